@@ -1,0 +1,388 @@
+/*
+ * create_store.c
+ *	  Makes the store: schema, tables, currencies, guards, views, grants.
+ *
+ * The store is made of ordinary objects of an ordinary role.  The DDL is text
+ * of the install script; here is only who runs which part of it:
+ *
+ *		the caller				a superuser, or a member of the owner's role
+ *								with CREATE on the database
+ *		the extension's owner	makes the schema and the views, grants
+ *		the store's owner		makes tables and guards
+ */
+#include "rebate.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/indexing.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_extension.h"
+#include "commands/extension.h"
+#include "commands/trigger.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+
+#include "api.h"
+#include "collect.h"
+#include "create_store.h"
+#include "store.h"
+
+#define DEFAULT_OWNER	"rebate_owner"
+
+PG_FUNCTION_INFO_V1(rebate_create_store);
+PG_FUNCTION_INFO_V1(rebate_guard);
+
+/* The owner of the extension, and the extension's OID in *extension. */
+static Oid
+extension_owner(Oid *extension)
+{
+	Relation	rel;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	Oid			owner = InvalidOid;
+
+	*extension = get_extension_oid("rebate", false);
+	rel = table_open(ExtensionRelationId, AccessShareLock);
+	ScanKeyInit(&key, Anum_pg_extension_oid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(*extension));
+	scan = systable_beginscan(rel, ExtensionOidIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		owner = ((Form_pg_extension) GETSTRUCT(tuple))->extowner;
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	if (!OidIsValid(owner))
+		elog(ERROR, "extension with OID %u does not exist", *extension);
+	return owner;
+}
+
+/*
+ * Run a script as "role": names in pg_catalog only, and nothing that could
+ * outlive the call.  An error restores user and settings with the transaction.
+ * Each statement sees the one before it.
+ */
+static void
+run_script(Oid role, const char *script)
+{
+	Oid			save_userid;
+	int			save_sec_context;
+
+	GetUserIdAndSecContext(&save_userid, &save_sec_context);
+	SetUserIdAndSecContext(role, save_sec_context | SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_RESTRICTED_OPERATION);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	if (SPI_execute(script, false, 0) < 0)
+		elog(ERROR, "could not run a script of the store");
+	if (SPI_finish() != SPI_OK_FINISH)
+		elog(ERROR, "SPI_finish failed");
+	SetUserIdAndSecContext(save_userid, save_sec_context);
+	CommandCounterIncrement();
+}
+
+/*
+ * The text that "SELECT rebate.<function>(role)" gives the extension's owner;
+ * without an argument if "role" is NULL.
+ */
+static char *
+script_text(Oid role, const char *function, const char *argument)
+{
+	MemoryContext context = CurrentMemoryContext;
+	SqlParams	params = {0};
+	Oid			save_userid;
+	int			save_sec_context;
+	char	   *result;
+
+	GetUserIdAndSecContext(&save_userid, &save_sec_context);
+	SetUserIdAndSecContext(role, save_sec_context | SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_RESTRICTED_OPERATION);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	if (argument)
+		sql_text(&params, argument);
+	sql_run(psprintf("SELECT rebate.%s(%s)", quote_identifier(function),
+					 argument ? "$1::pg_catalog.name" : ""), &params, SPI_OK_SELECT);
+	result = sql_get_text(0, 1, context);
+	if (SPI_finish() != SPI_OK_FINISH)
+		elog(ERROR, "SPI_finish failed");
+	SetUserIdAndSecContext(save_userid, save_sec_context);
+	if (result == NULL)
+		elog(ERROR, "rebate.%s returned null", function);
+	return result;
+}
+
+/* Make the views and give them to the store's owner. */
+static void
+create_views(Oid extowner, const char *owner)
+{
+	run_script(extowner, script_text(extowner, "store_views", NULL));
+	run_script(extowner, script_text(extowner, "store_view_owner", owner));
+}
+
+/*
+ * The role that shall own the store: "name", or by default the caller, or for
+ * a superuser a role without login that is made if missing.  Raises unless the
+ * caller may act for it.
+ */
+static Oid
+choose_owner(const char *name)
+{
+	Oid			owner;
+
+	if (name)
+		owner = get_role_oid(name, false);
+	else if (!superuser())
+		owner = GetUserId();
+	else
+	{
+		owner = get_role_oid(DEFAULT_OWNER, true);
+		if (!OidIsValid(owner))
+		{
+			run_script(GetUserId(),
+					   "CREATE ROLE " DEFAULT_OWNER " NOLOGIN;"
+					   "COMMENT ON ROLE " DEFAULT_OWNER " IS 'owns the stores of extension rebate'");
+			owner = get_role_oid(DEFAULT_OWNER, false);
+		}
+	}
+
+	if (!superuser())
+	{
+		if (!has_privs_of_role(GetUserId(), owner))
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					 errmsg("must be a member of role \"%s\" to create a store for it",
+							GetUserNameFromId(owner, false))));
+		if (!DatumGetBool(DirectFunctionCall2(has_database_privilege_id,
+											  ObjectIdGetDatum(MyDatabaseId),
+											  CStringGetTextDatum("CREATE"))))
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					 errmsg("permission denied to create the store"),
+					 errdetail("That needs the CREATE privilege on the database.")));
+	}
+	return owner;
+}
+
+/* Is there a store?  Raises RB001 if the schema's name is taken otherwise. */
+static bool
+store_exists(void)
+{
+	Oid			nspid = get_namespace_oid(STORE_SCHEMA, true);
+
+	if (!OidIsValid(nspid))
+		return false;
+	if (!OidIsValid(get_relname_relid("store", nspid)))
+		ereport(ERROR,
+				(errcode(ERRCODE_RB_NO_STORE),
+				 errmsg("schema \"%s\" exists but is not a store of rebate", STORE_SCHEMA),
+				 errhint("Drop or rename that schema, then try again.")));
+	return true;
+}
+
+/*
+ * Did we make the store, or take it over?  Its tables have our guards then: to
+ * create a trigger takes EXECUTE on rebate.guard(), which only create_store()
+ * grants.  A schema that somebody planted, and a store that outlived a DROP
+ * EXTENSION, have none.
+ */
+static bool
+store_guarded(void)
+{
+	SqlParams	params = {0};
+	uint64		found;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	sql_text(&params, STORE_SCHEMA);
+	found = sql_run("SELECT FROM pg_catalog.pg_trigger t"
+					"  JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.tgrelid"
+					"  JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace"
+					"  JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) t.tgfoid"
+					"  JOIN pg_catalog.pg_namespace f ON f.oid OPERATOR(pg_catalog.=) p.pronamespace"
+					" WHERE n.nspname OPERATOR(pg_catalog.=) $1::pg_catalog.name"
+					"   AND c.relname OPERATOR(pg_catalog.=) 'store'"
+					"   AND f.nspname OPERATOR(pg_catalog.=) 'rebate'"
+					"   AND p.proname OPERATOR(pg_catalog.=) 'guard'", &params, SPI_OK_SELECT);
+	if (SPI_finish() != SPI_OK_FINISH)
+		elog(ERROR, "SPI_finish failed");
+	return found > 0;
+}
+
+/* Raise RB001 for a store that was not made by this installation. */
+static void
+refuse_unguarded(Oid owner)
+{
+	const char *name = GetUserNameFromId(owner, false);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_RB_NO_STORE),
+			 errmsg("schema \"%s\" holds a store without our guards", STORE_SCHEMA),
+			 errdetail("It belongs to role \"%s\". It outlived a DROP EXTENSION, or somebody else made it.", name),
+			 errhint("If it is yours, take it over with SELECT rebate.create_store(%s).",
+					 quote_literal_cstr(name))));
+}
+
+/*
+ * Create the store unless somebody else was faster, and return its owner.
+ * *created tells which.
+ */
+static Oid
+create_store(const char *name, bool *created)
+{
+	Oid			extension;
+	Oid			extowner = extension_owner(&extension);
+	Oid			owner;
+	const char *owner_name;
+	int			level;
+
+	/* Two first calls at once: the second waits here and finds the store. */
+	LockDatabaseObject(ExtensionRelationId, extension, 0, ShareUpdateExclusiveLock);
+	*created = !store_exists();
+	if (!*created)
+		return store_get(false)->owner;
+
+	owner = choose_owner(name);
+	owner_name = GetUserNameFromId(owner, false);
+
+	level = NewGUCNestLevel();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	/* The caller's taste must not become the shape of the store. */
+	(void) set_config_option("default_tablespace", "", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	(void) set_config_option("default_table_access_method", "heap", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+
+	run_script(extowner,
+			   psprintf("CREATE SCHEMA " STORE_SCHEMA " AUTHORIZATION %s;"
+						"COMMENT ON SCHEMA " STORE_SCHEMA " IS 'the store of extension rebate: rules, accruals and the ledger'",
+						quote_identifier(owner_name)));
+	run_script(extowner, script_text(extowner, "store_grants", owner_name));
+	run_script(owner, script_text(extowner, "store_tables", NULL));
+	run_script(owner, script_text(extowner, "store_currencies", NULL));
+	run_script(owner,
+			   psprintf("INSERT INTO " STORE_SCHEMA ".epoch (epoch, system_identifier) VALUES (1, " INT64_FORMAT ")",
+						(int64) GetSystemIdentifier()));
+	create_views(extowner, owner_name);
+
+	/* Last: from here on only the engine writes. */
+	run_script(owner, script_text(extowner, "store_guards", NULL));
+	AtEOXact_GUC(true, level);
+	return owner;
+}
+
+Oid
+create_store_if_missing(void)
+{
+	Oid			owner;
+	bool		created;
+
+	if (store_exists())
+	{
+		owner = store_get(false)->owner;
+		if (!store_guarded())
+			refuse_unguarded(owner);
+		return owner;
+	}
+
+	owner = create_store(NULL, &created);
+	if (created)
+		ereport(NOTICE,
+				(errmsg("store created, owned by role \"%s\"", GetUserNameFromId(owner, false)),
+				 errdetail("Its tables are in schema \"%s\", its views in schema \"rebate\".",
+						   STORE_SCHEMA)));
+	return owner;
+}
+
+/*
+ * Take over a store that outlived a DROP EXTENSION: its views, guards and
+ * grants are made again.
+ */
+static void
+take_over(Oid owner, const char *owner_name)
+{
+	Oid			extension;
+	Oid			extowner = extension_owner(&extension);
+	int			level;
+
+	store_check_user(store_get(false), "rebate.create_store");
+	level = NewGUCNestLevel();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	run_script(extowner, script_text(extowner, "store_grants", owner_name));
+	create_views(extowner, owner_name);
+	run_script(owner, script_text(extowner, "store_guards", NULL));
+	AtEOXact_GUC(true, level);
+}
+
+/*
+ * rebate.create_store(owner): creates the store and its views, returns the
+ * owner.  A store that is there is left alone; one without our guards is taken
+ * over if its owner is named.
+ */
+Datum
+rebate_create_store(PG_FUNCTION_ARGS)
+{
+	char	   *name = PG_ARGISNULL(0) ? NULL : pstrdup(NameStr(*PG_GETARG_NAME(0)));
+	Name		result = palloc0(NAMEDATALEN);
+	Oid			owner;
+	bool		created;
+
+	(void) collect_flush();
+	owner = create_store(name, &created);
+	namestrcpy(result, GetUserNameFromId(owner, false));
+	if (created)
+		PG_RETURN_NAME(result);
+
+	if (name && strcmp(name, NameStr(*result)) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("the store exists already, owned by role \"%s\"", NameStr(*result))));
+
+	if (store_guarded())
+		ereport(NOTICE,
+				(errmsg("the store exists already, owned by role \"%s\"", NameStr(*result))));
+	else if (name == NULL)
+		refuse_unguarded(owner);
+	else
+	{
+		take_over(owner, name);
+		ereport(NOTICE,
+				(errmsg("store taken over, owned by role \"%s\"", name)));
+	}
+	PG_RETURN_NAME(result);
+}
+
+/*
+ * rebate.guard(): trigger of the store's tables.  Refuses what the engine does
+ * not do itself; the engine's own writes pass.
+ */
+Datum
+rebate_guard(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigdata = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("rebate.guard() must be called as trigger")));
+	if (!store_writing())
+		ereport(ERROR,
+				(errcode(ERRCODE_RB_STORE_GUARDED),
+				 errmsg("table \"%s.%s\" is written by rebate only",
+						STORE_SCHEMA, RelationGetRelationName(trigdata->tg_relation)),
+				 errhint("Rules and tables are changed by the functions of schema \"rebate\", balances by orders.")));
+	return PointerGetDatum(NULL);
+}

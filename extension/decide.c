@@ -1,0 +1,549 @@
+/*
+ * decide.c
+ *	  What the rebates of an order should be: a function of its row, the rules
+ *	  and the facts recorded of it.  Writes nothing.
+ *
+ * Everything up to the choice of the rules that pay is judged on the row before
+ * refunds, so that a refund never changes a rate; see docs/reference.md, "How an
+ * order is decided".
+ */
+#include "rebate.h"
+
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "arith.h"
+#include "order.h"
+#include "rules.h"
+
+DecideTrace decide_trace = NULL;
+void	   *decide_trace_arg = NULL;
+
+/* A rule that applies to the order, and what it pays before refunds */
+typedef struct Applicable
+{
+	RuleVersion *version;
+	Numeric		base;			/* V, absolute; NULL: not a percentage */
+	Numeric		exact;			/* A, absolute, after the limit */
+	bool		chosen;
+} Applicable;
+
+static void
+trace(RuleVersion *v, const char *outcome, Numeric amount, const char *detail)
+{
+	if (decide_trace)
+		decide_trace(decide_trace_arg, v->rule_id, v->version, outcome, amount, detail);
+}
+
+/*
+ * The version of a rule that applies to an order first evaluated under
+ * "generation": of those not written later whose validity holds the order time,
+ * the last written.
+ */
+static RuleVersion *
+applicable_version(Rule *rule, int32 generation, TimestampTz order_time, bool is_date)
+{
+	for (int i = rule->nversions - 1; i >= 0; i--)
+	{
+		RuleVersion *v = rule->versions[i];
+
+		/* a date counts if any moment of its day is valid */
+		if (v->generation <= generation &&
+			v->valid_from <= (is_date ? order_time + USECS_PER_DAY - 1 : order_time) &&
+			order_time < v->valid_to)
+			return v;
+	}
+	return NULL;
+}
+
+/* Apply max_per_order to an exact result; NULL if the limit rejects it. */
+static Numeric
+limited(RuleVersion *v, Numeric exact)
+{
+	if (v->max_per_order == NULL || arith_cmp(exact, v->max_per_order) <= 0)
+		return exact;
+	return v->reject_over_limit ? NULL : v->max_per_order;
+}
+
+/*
+ * Whether a version applies to an order, and what it pays before refunds.
+ * Numbers are absolute; the caller negates for a negative row.
+ */
+static bool
+evaluate(Source *source, OrderImage *image, RuleVersion *v, Applicable *result)
+{
+	int			sign = arith_sign(image->amount);
+	Numeric		amount = arith_abs(image->amount);
+	Numeric		exact;
+	bool		isnull;
+
+	result->version = v;
+	result->base = NULL;
+	result->exact = NULL;
+	result->chosen = false;
+
+	if (v->source_id != 0 && v->source_id != source->source_id)
+		return false;
+	if (v->formula == FORMULA_NONE)
+	{
+		trace(v, "ended", NULL, NULL);
+		return false;
+	}
+	if (v->currency && strcmp(v->currency, image->currency->code) != 0)
+	{
+		trace(v, "other currency", NULL, v->currency);
+		return false;
+	}
+	if (sign < 0 && v->ignore_returns)
+	{
+		trace(v, "returns are ignored", NULL, NULL);
+		return false;
+	}
+	if (v->condition || v->base)
+		rules_compile(v, source);
+	if (v->condition)
+	{
+		Datum		holds = expr_eval(&v->condition_expr, image->slot, &isnull);
+
+		if (isnull || !DatumGetBool(holds))
+		{
+			trace(v, "condition not met", NULL, v->condition);
+			return false;
+		}
+	}
+	if (v->minimum && arith_cmp(amount, v->minimum) < 0)
+	{
+		trace(v, "below the minimum", v->minimum, NULL);
+		return false;
+	}
+
+	switch (v->formula)
+	{
+		case FORMULA_PERCENT:
+			result->base = amount;
+			if (v->base)
+			{
+				Datum		base = expr_eval(&v->base_expr, image->slot, &isnull);
+
+				if (isnull)
+				{
+					trace(v, "base is null", NULL, v->base);
+					return false;
+				}
+				result->base = DatumGetNumericCopy(base);
+				if (!arith_is_finite(result->base))
+					ereport(ERROR,
+							(errcode(ERRCODE_RB_ORDER_FAILED),
+							 errmsg("the base of a rule is not a finite number"),
+							 errdetail("The base is %s.", v->base)));
+				/* a base of the other sign than the amount counts as zero */
+				result->base = arith_sign(result->base) * sign < 0 ?
+					arith_from_int64(0) : arith_abs(result->base);
+			}
+			exact = arith_mul(result->base, v->rate);
+			break;
+		case FORMULA_FIXED:
+			exact = v->rate;
+			break;
+		default:
+			if (image->quantity == NULL)
+			{
+				trace(v, "no quantity", NULL, NULL);
+				return false;
+			}
+			/* a return may carry its quantity with either sign */
+			if (sign > 0 && arith_sign(image->quantity) < 0)
+				exact = arith_from_int64(0);
+			else
+				exact = arith_mul(arith_abs(image->quantity), v->rate);
+			break;
+	}
+
+	result->exact = limited(v, exact);
+	if (result->exact == NULL)
+	{
+		trace(v, "over the limit", exact, NULL);
+		return false;
+	}
+	return true;
+}
+
+/* Whether a goes before b in a group: priority, then the older rule */
+static bool
+goes_before(RuleVersion *a, RuleVersion *b)
+{
+	if (a->priority != b->priority)
+		return a->priority > b->priority;
+	return a->rule_id < b->rule_id;
+}
+
+/* Mark the rules that pay: all of a stack, one of an exclusive group. */
+static void
+choose(Applicable *rules, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		RuleVersion *v = rules[i].version;
+		int			winner = i;
+
+		if (v->group_id == 0 || v->group_mode == GROUP_STACK)
+		{
+			rules[i].chosen = true;
+			continue;
+		}
+		for (int j = 0; j < n; j++)
+		{
+			RuleVersion *other = rules[j].version;
+			int			cmp = 0;
+
+			if (other->group_id != v->group_id || j == winner)
+				continue;
+			if (v->group_mode == GROUP_BEST)
+				cmp = arith_cmp(rules[j].exact, rules[winner].exact);
+			if (cmp > 0 || (cmp == 0 && goes_before(other, rules[winner].version)))
+				winner = j;
+		}
+		rules[i].chosen = winner == i;
+		if (winner != i)
+			trace(v, "another rule of its group pays", rules[i].exact, NULL);
+	}
+}
+
+/* What is left of an exact result after refunds; false: nothing. */
+static bool
+after_refunds(Source *source, OrderImage *image, Applicable *rule, Numeric refunded, Numeric net,
+			  Fraction *result)
+{
+	RuleVersion *v = rule->version;
+	Numeric		amount = image->amount;
+
+	result->num = rule->exact;
+	result->den = NULL;
+
+	if (refunded && arith_sign(net) <= 0)
+		return false;
+
+	switch (v->refund)
+	{
+		case REFUND_ALL:
+			return refunded == NULL;
+		case REFUND_KEEP_UNTIL_FULL:
+			return true;
+		case REFUND_REJUDGE:
+			if (refunded == NULL)
+				return true;
+			if (v->minimum && arith_cmp(net, v->minimum) < 0)
+				return false;
+			if (v->formula == FORMULA_FIXED)
+				return true;
+			result->num = arith_mul(v->formula == FORMULA_PERCENT ? rule->base :
+									arith_abs(image->quantity), arith_mul(v->rate, net));
+			result->den = amount;
+			if (v->max_per_order &&
+				arith_cmp(result->num, arith_mul(v->max_per_order, amount)) > 0)
+			{
+				result->num = v->max_per_order;
+				result->den = NULL;
+				return !v->reject_over_limit;
+			}
+			return true;
+		default:
+			if (v->formula == FORMULA_PER_UNIT && source->has_refunded_quantity)
+			{
+				Numeric		quantity = image->quantity;
+				Numeric		back = image->refunded_quantity;
+
+				if (back == NULL || arith_sign(back) == 0)
+					return true;
+				if (arith_cmp(back, quantity) >= 0)
+					return false;
+				result->num = arith_mul(rule->exact, arith_sub(quantity, back));
+				result->den = quantity;
+				return true;
+			}
+			if (refunded)
+			{
+				result->num = arith_mul(rule->exact, net);
+				result->den = amount;
+			}
+			return true;
+	}
+}
+
+/* (confirmed + hold) in the programme's zone, back to an instant */
+static TimestampTz
+due_time(Store *store, TimestampTz confirmed, Interval *hold)
+{
+	Datum		zone = CStringGetTextDatum(store->time_zone);
+	Datum		local = DirectFunctionCall2(timestamptz_zone, zone, TimestampTzGetDatum(confirmed));
+
+	local = DirectFunctionCall2(timestamp_pl_interval, local, IntervalPGetDatum(hold));
+	return DatumGetTimestampTz(DirectFunctionCall2(timestamp_zone, zone, local));
+}
+
+static void
+fail(Decision *d, int sqlerrcode, const char *error, const char *detail)
+{
+	d->keep = d->failed = true;
+	d->flags |= ORDER_FAILED;
+	d->sqlerrcode = sqlerrcode;
+	d->error = error;
+	d->error_detail = detail;
+}
+
+/* Rules on how far from now an order time may be. */
+static bool
+order_time_allowed(DecideContext *context, OrderImage *image, OrderFacts *facts, Decision *d)
+{
+	Source	   *source = context->source;
+
+	if (!image->has_order_time)
+		return true;
+	if (source->has_max_backdate && !context->any_backdate &&
+		(!facts->seen || (facts->flags & ORDER_FAILED)))
+	{
+		TimestampTz limit = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_mi_interval,
+																	TimestampTzGetDatum(d->first_seen),
+																	IntervalPGetDatum(&source->max_backdate)));
+
+		if (image->order_time < limit)
+		{
+			fail(d, ERRCODE_RB_ORDER_FAILED, "the order time is too far back",
+				 "It is further back than max_backdate allows.");
+			return false;
+		}
+	}
+	if (source->has_max_future)
+	{
+		TimestampTz limit = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+																	TimestampTzGetDatum(context->now),
+																	IntervalPGetDatum(&source->max_future)));
+
+		if (image->order_time > limit)
+		{
+			fail(d, ERRCODE_RB_ORDER_FAILED, "the order time is too far ahead",
+				 "It is further ahead than max_future allows.");
+			return false;
+		}
+	}
+	return true;
+}
+
+/* Find the rules that apply to the order; returns their number. */
+static int
+find_rules(DecideContext *context, OrderImage *image, Decision *d, Applicable **result)
+{
+	Source	   *source = context->source;
+	RuleScope  *scopes;
+	int			nscopes = rules_scopes(source, &scopes);
+	Applicable *rules = NULL;
+	int			n = 0,
+				allocated = 0;
+	StringInfoData key;
+
+	initStringInfo(&key);
+	for (int i = 0; i < nscopes; i++)
+	{
+		RuleScope  *scope = &scopes[i];
+		RuleCandidates *candidates;
+		bool		isnull = false;
+
+		if (!scope->usable)
+			continue;
+		resetStringInfo(&key);
+		for (int j = 0; j < scope->nattributes && !isnull; j++)
+		{
+			SourceAttribute *attribute = scope->attributes[j];
+			Datum		value = expr_eval(&attribute->expr, image->slot, &isnull);
+
+			if (!isnull)
+				canon_append_scope(&key, canon_text(&attribute->canon, value));
+		}
+		if (isnull)
+			continue;			/* a null attribute matches nothing */
+
+		candidates = rules_lookup(context->store, scope->scope_id, key.data, key.len);
+		for (int j = 0; j < candidates->n; j++)
+		{
+			RuleCandidate *c = &candidates->items[j];
+			RuleVersion *v = applicable_version(c->rule, d->generation, d->order_time,
+												source->order_time_is_date);
+
+			/* the rule may apply in a version with another scope */
+			if (v == NULL || v->version != c->version)
+				continue;
+			if (n == allocated)
+			{
+				allocated = Max(4, allocated * 2);
+				rules = rules ? repalloc(rules, sizeof(Applicable) * allocated)
+					: palloc(sizeof(Applicable) * allocated);
+			}
+			if (evaluate(source, image, v, &rules[n]))
+				n++;
+		}
+	}
+	*result = rules;
+	return n;
+}
+
+/* Turn the rules that pay into wishes. */
+static void
+make_wishes(DecideContext *context, OrderImage *image, Decision *d, Applicable *rules, int n)
+{
+	Source	   *source = context->source;
+	int			sign = arith_sign(image->amount);
+	Numeric		refunded = NULL;
+	Numeric		net = image->amount;
+
+	/* refunds of a negative row are not read */
+	if (sign > 0 && image->refunded && arith_sign(image->refunded) > 0)
+	{
+		refunded = image->refunded;
+		if (arith_cmp(refunded, image->amount) > 0)
+		{
+			d->flags |= ORDER_OVER_REFUNDED;
+			refunded = image->amount;
+		}
+		net = arith_sub(image->amount, refunded);
+	}
+
+	d->wishes = palloc(sizeof(Wish) * n);
+	for (int i = 0; i < n; i++)
+	{
+		RuleVersion *v = rules[i].version;
+		Wish	   *wish = &d->wishes[d->nwishes];
+		Fraction	exact;
+
+		if (!rules[i].chosen)
+			continue;
+		memset(wish, 0, sizeof(*wish));
+		wish->rule_id = v->rule_id;
+		wish->version = v->version;
+		wish->expense = v->expense;
+		wish->base = rules[i].base;
+		if (after_refunds(source, image, &rules[i], refunded, net, &exact) &&
+			!arith_round(exact, image->currency->scale, v->rounding, &wish->amount))
+		{
+			d->nwishes = 0;
+			fail(d, ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, "the rebate is out of range", NULL);
+			return;
+		}
+
+		if (sign < 0)
+		{
+			wish->amount = -wish->amount;
+			wish->bucket = BUCKET_AVAILABLE;
+			if (d->phase == PHASE_TRACKED)
+			{
+				/* money that may never come is not taken from a member */
+				wish->amount = 0;
+				d->flags |= ORDER_UNPHASED_RETURN;
+			}
+		}
+		else if (d->phase == PHASE_TRACKED)
+			wish->bucket = BUCKET_TRACKED;
+		else if (d->phase == PHASE_PENDING)
+			wish->bucket = BUCKET_PENDING;
+		else if (v->has_hold)
+		{
+			wish->bucket = BUCKET_MATURING;
+			wish->has_due = true;
+			wish->due = due_time(context->store, d->confirmed_at, &v->hold);
+		}
+		else
+			wish->bucket = BUCKET_AVAILABLE;
+
+		trace(v, wish->amount != 0 ? "pays" : "pays nothing after refunds", rules[i].exact, NULL);
+		d->nwishes++;
+	}
+}
+
+/*
+ * Decide an order.  "image" is NULL when its row is gone.  The result is in the
+ * current memory context and may point into the image.  Raises only what
+ * expressions raise.
+ */
+Decision *
+decide(DecideContext *context, OrderImage *image, OrderFacts *facts)
+{
+	Decision   *d = palloc0(sizeof(Decision));
+	Applicable *rules;
+	int			n;
+
+	d->generation = facts->seen ? facts->generation : context->generation;
+	d->first_seen = facts->seen ? facts->first_seen : context->now;
+	d->order_time = facts->seen ? facts->order_time : context->now;
+	d->has_confirmed_at = facts->has_confirmed_at;
+	d->confirmed_at = facts->confirmed_at;
+	d->phase = PHASE_VOID;
+	d->flags = facts->flags & ORDER_BEFORE_ATTACHMENT;
+
+	if (!facts->seen && !context->new_order)
+		d->flags |= ORDER_BEFORE_ATTACHMENT;
+
+	if (image == NULL)
+	{
+		if (context->archived)
+		{
+			d->keep = true;
+			d->phase = facts->seen ? facts->phase : PHASE_VOID;
+			d->flags = facts->flags | d->flags | ORDER_ARCHIVED;
+		}
+		else
+			d->flags |= ORDER_DELETED;
+		return d;
+	}
+
+	if (image->has_order_time)
+	{
+		d->order_time = image->order_time;
+		if (!facts->seen && image->order_time < context->source->since)
+			d->flags |= ORDER_BEFORE_ATTACHMENT;
+	}
+	else if (!context->source->has_order_time)
+		d->order_time = d->first_seen;
+
+	if (d->flags & ORDER_BEFORE_ATTACHMENT)
+		return d;
+
+	d->phase = facts->seen ? facts->phase : PHASE_VOID;
+	if (image->sqlerrcode != 0)
+	{
+		fail(d, image->sqlerrcode, image->error, image->error_detail);
+		return d;
+	}
+	if (!order_time_allowed(context, image, facts, d))
+		return d;
+
+	d->phase = image->phase;
+	if (image->has_confirmed_at)
+	{
+		d->has_confirmed_at = true;
+		d->confirmed_at = image->confirmed_at;
+	}
+	else if (d->phase == PHASE_CONFIRMED && !d->has_confirmed_at)
+	{
+		d->has_confirmed_at = true;
+		d->confirmed_at = context->now;
+	}
+
+	if (image->member == NULL)
+	{
+		d->flags |= ORDER_GUEST;
+		return d;
+	}
+	if (d->phase == PHASE_VOID || arith_sign(image->amount) == 0)
+		return d;
+
+	n = find_rules(context, image, d, &rules);
+	if (n == 0)
+	{
+		d->flags |= ORDER_NO_RULE;
+		return d;
+	}
+	choose(rules, n);
+	d->member = image->member;
+	d->currency = *image->currency;
+	make_wishes(context, image, d, rules, n);
+	return d;
+}

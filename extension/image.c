@@ -1,0 +1,190 @@
+/*
+ * image.c
+ *	  Reads one row of a source through its mapping.
+ */
+#include "rebate.h"
+
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "arith.h"
+#include "order.h"
+
+/* The row cannot be decided: remember why, once. */
+static void
+fail(OrderImage *image, const char *error, const char *detail)
+{
+	if (image->sqlerrcode == 0)
+	{
+		image->sqlerrcode = ERRCODE_RB_ORDER_FAILED;
+		image->error = error;
+		image->error_detail = detail;
+	}
+}
+
+/* Canonical key of the row in "slot". */
+char *
+image_key(Source *source, TupleTableSlot *slot)
+{
+	char	  **parts;
+	bool		isnull;
+
+	if (source->nkeys == 1)
+	{
+		Datum		value = slot_getattr(slot, source->key_attnos[0], &isnull);
+
+		return isnull ? pstrdup("") : canon_text(&source->key_canon[0], value);
+	}
+	parts = palloc(sizeof(char *) * source->nkeys);
+	for (int i = 0; i < source->nkeys; i++)
+	{
+		Datum		value = slot_getattr(slot, source->key_attnos[i], &isnull);
+
+		parts[i] = isnull ? pstrdup("") : canon_text(&source->key_canon[i], value);
+	}
+	return canon_key(source->nkeys, parts);
+}
+
+/* A number that is mapped: NULL, or finite; else the row fails. */
+static Numeric
+read_number(OrderExpr *expr, TupleTableSlot *slot, OrderImage *image, const char *what)
+{
+	bool		isnull;
+	Datum		value = expr_eval(expr, slot, &isnull);
+	Numeric		result;
+
+	if (isnull)
+		return NULL;
+	result = DatumGetNumeric(value);
+	if (!arith_is_finite(result))
+	{
+		fail(image, psprintf("%s is not a finite number", what), NULL);
+		return NULL;
+	}
+	return result;
+}
+
+/* The phase that a status stands for; fails the row if none. */
+static Phase
+read_phase(Source *source, TupleTableSlot *slot, OrderImage *image)
+{
+	static const PhaseName own_names[] = {
+		{"tracked", PHASE_TRACKED}, {"pending", PHASE_PENDING},
+		{"confirmed", PHASE_CONFIRMED}, {"void", PHASE_VOID}
+	};
+	const PhaseName *names = source->nphases ? source->phases : own_names;
+	int			n = source->nphases ? source->nphases : (int) lengthof(own_names);
+	bool		isnull;
+	Datum		value = expr_eval(&source->status, slot, &isnull);
+	char	   *status;
+
+	if (isnull)
+	{
+		fail(image, "the status is null", NULL);
+		return PHASE_VOID;
+	}
+	status = TextDatumGetCString(value);
+	for (int i = 0; i < n; i++)
+		if (strcmp(status, names[i].status) == 0)
+			return names[i].phase;
+	fail(image, "the status is not in the map of phases",
+		 psprintf("The status is \"%s\".", status));
+	return PHASE_VOID;
+}
+
+static CurrencyInfo *
+read_currency(Store *store, Source *source, TupleTableSlot *slot, OrderImage *image)
+{
+	const char *code = source->currency_code;
+	CurrencyInfo *currency;
+
+	if (source->has_currency_expr)
+	{
+		bool		isnull;
+		Datum		value = expr_eval(&source->currency, slot, &isnull);
+		char	   *given;
+		int			len;
+
+		if (isnull)
+		{
+			fail(image, "the currency is null", NULL);
+			return NULL;
+		}
+		/* a char(n) column comes with its padding */
+		given = TextDatumGetCString(value);
+		len = strlen(given);
+		while (len > 0 && given[len - 1] == ' ')
+			given[--len] = '\0';
+		code = given;
+	}
+	currency = store_currency(store, code);
+	if (currency == NULL)
+		fail(image, "the currency is unknown", psprintf("The currency is \"%s\".", code));
+	return currency;
+}
+
+/*
+ * Fill *image from the row in "slot".  A row that cannot be decided has
+ * sqlerrcode set; what is wrong with it does not raise.  Everything is allocated
+ * in the current context or points into the slot.
+ */
+void
+image_read(Store *store, Source *source, TupleTableSlot *slot, OrderImage *image)
+{
+	bool		isnull;
+	Datum		value;
+
+	memset(image, 0, sizeof(*image));
+	image->slot = slot;
+	image->key = image_key(source, slot);
+
+	value = expr_eval(&source->member, slot, &isnull);
+	image->member = isnull ? NULL : canon_text(&source->member_canon, value);
+
+	image->amount = read_number(&source->amount, slot, image, "the amount");
+	if (image->amount == NULL)
+		fail(image, "the amount is null", NULL);
+
+	if (source->has_quantity)
+		image->quantity = read_number(&source->quantity, slot, image, "the quantity");
+	if (source->has_refunded)
+	{
+		image->refunded = read_number(&source->refunded, slot, image, "the refunded amount");
+		if (image->refunded && arith_sign(image->refunded) < 0)
+			fail(image, "the refunded amount is negative", NULL);
+	}
+	if (source->has_refunded_quantity)
+	{
+		image->refunded_quantity = read_number(&source->refunded_quantity, slot, image,
+											   "the refunded quantity");
+		if (image->refunded_quantity && arith_sign(image->refunded_quantity) < 0)
+			fail(image, "the refunded quantity is negative", NULL);
+	}
+
+	image->phase = source->has_status ? read_phase(source, slot, image) : PHASE_CONFIRMED;
+	image->currency = read_currency(store, source, slot, image);
+
+	if (source->has_order_time)
+	{
+		value = expr_eval(&source->order_time, slot, &isnull);
+		if (isnull)
+			fail(image, "the order time is null", NULL);
+		else if (TIMESTAMP_NOT_FINITE(DatumGetTimestampTz(value)))
+			fail(image, "the order time is infinite", NULL);
+		else
+		{
+			image->has_order_time = true;
+			image->order_time = DatumGetTimestampTz(value);
+		}
+	}
+	if (source->has_confirmed_at)
+	{
+		value = expr_eval(&source->confirmed_at, slot, &isnull);
+		if (!isnull && !TIMESTAMP_NOT_FINITE(DatumGetTimestampTz(value)))
+		{
+			image->has_confirmed_at = true;
+			image->confirmed_at = DatumGetTimestampTz(value);
+		}
+	}
+}

@@ -1,0 +1,142 @@
+/*
+ * order.h
+ *	  What is known of one order on its way to the ledger: the image of its row,
+ *	  the facts recorded of it, and the decision.
+ */
+#ifndef REBATE_ORDER_H
+#define REBATE_ORDER_H
+
+#include "rebate.h"
+#include "source.h"
+#include "store.h"
+
+/* One row, read through the mapping of its source */
+typedef struct OrderImage
+{
+	char	   *key;			/* canonical */
+	char	   *member;			/* canonical; NULL: a guest */
+	CurrencyInfo *currency;
+	Phase		phase;
+	Numeric		amount;
+	Numeric		refunded;		/* NULL: not mapped, or none */
+	Numeric		quantity;		/* NULL: not mapped or null */
+	Numeric		refunded_quantity;
+	TimestampTz order_time;		/* valid only if has_order_time */
+	bool		has_order_time;
+	bool		has_confirmed_at;
+	TimestampTz confirmed_at;
+	TupleTableSlot *slot;
+	/* the row cannot be decided */
+	int			sqlerrcode;		/* 0: it can */
+	const char *error;
+	const char *error_detail;
+} OrderImage;
+
+/* A row of rebate_data.accrual; the start of its tuples has this layout */
+typedef struct FormData_accrual
+{
+	int64		accrual_id;
+	int64		account_id;
+	int32		source_id;
+	int32		rule_id;
+	int32		version;
+	int32		generation;
+	TimestampTz first_seen;
+	TimestampTz order_time;
+	int64		earned;
+	char		bucket;
+	char		phase;
+	int16		flags;
+} FormData_accrual;
+
+typedef FormData_accrual *Form_accrual;
+
+enum AccrualColumn
+{
+	ACC_ACCRUAL_ID = 1, ACC_ACCOUNT_ID, ACC_SOURCE_ID, ACC_RULE_ID, ACC_VERSION,
+	ACC_GENERATION, ACC_FIRST_SEEN, ACC_ORDER_TIME, ACC_EARNED, ACC_BUCKET, ACC_PHASE,
+	ACC_FLAGS, ACC_ORDER_KEY, ACC_BASE, ACC_CONFIRMED_AT, ACC_DUE, ACC_GRANTED,
+	ACC_LEVEL, ACC_LOOKED_UP
+};
+#define ACC_NATTS ACC_LOOKED_UP
+
+/* The rows of an order in rebate_data.accrual, and the facts they agree on */
+typedef struct OrderFacts
+{
+	bool		seen;
+	int32		generation;
+	TimestampTz first_seen;
+	TimestampTz order_time;
+	int			flags;
+	char		phase;
+	bool		has_confirmed_at;
+	TimestampTz confirmed_at;
+	int			nrows;
+	HeapTuple  *rows;			/* copies, t_self set */
+} OrderFacts;
+
+/* What one rule should have paid */
+typedef struct Wish
+{
+	int32		rule_id;
+	int32		version;
+	int32		expense;		/* house account */
+	int64		amount;			/* minor units, signed */
+	Bucket		bucket;
+	bool		has_due;
+	TimestampTz due;
+	Numeric		base;
+} Wish;
+
+typedef struct Decision
+{
+	bool		keep;			/* what is posted stays */
+	bool		failed;			/* ... because the row cannot be decided */
+	int			flags;			/* ORDER_... */
+	char		phase;
+	int32		generation;
+	TimestampTz first_seen;
+	TimestampTz order_time;
+	bool		has_confirmed_at;
+	TimestampTz confirmed_at;
+	const char *member;			/* NULL: no wishes */
+	CurrencyInfo currency;
+	int			nwishes;
+	Wish	   *wishes;
+	/* of a failed one */
+	int			sqlerrcode;
+	const char *error;
+	const char *error_detail;
+} Decision;
+
+/* image.c: read a row; never raises unless an expression does */
+extern void image_read(Store *store, Source *source, TupleTableSlot *slot, OrderImage *image);
+extern char *image_key(Source *source, TupleTableSlot *slot);
+
+/* facts.c: read the rows of an order under a snapshot */
+extern void facts_read(Store *store, Relation accrual, int32 source_id, const char *key,
+					   Snapshot snapshot, OrderFacts *facts);
+extern bool facts_fetch_row(Source *source, Relation rel, const char *key, Snapshot snapshot,
+							TupleTableSlot *slot);
+
+/* decide.c: image NULL: the row is gone */
+typedef struct DecideContext
+{
+	Store	   *store;
+	Source	   *source;
+	TimestampTz now;			/* of the transaction */
+	int32		generation;		/* for an order not seen before */
+	bool		new_order;		/* met in an INSERT; else an unseen one is old */
+	bool		archived;		/* the row left with on_delete = keep */
+	bool		any_backdate;	/* attach itself reads old rows */
+} DecideContext;
+
+extern Decision *decide(DecideContext *context, OrderImage *image, OrderFacts *facts);
+
+/* A line for explain(): one rule looked at, with its outcome */
+typedef void (*DecideTrace) (void *arg, int32 rule_id, int32 version, const char *outcome,
+							 Numeric amount, const char *detail);
+extern DecideTrace decide_trace;
+extern void *decide_trace_arg;
+
+#endif							/* REBATE_ORDER_H */

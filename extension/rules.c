@@ -1,0 +1,434 @@
+/*
+ * rules.c
+ *	  The rules this backend has met so far.
+ *
+ * Nothing is loaded ahead: an order probes the index of rebate_data.rule_scope
+ * once for each set of attributes that scopes name, and what it finds, or that
+ * it finds nothing, is remembered until rules are written.  So a new connection
+ * pays for the rules its first orders meet and not for all there are, and the
+ * number of rules costs the depth of an index.
+ */
+#include "rebate.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "executor/spi.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "rules.h"
+
+/* Above this many remembered keys start again: a bound, not a tuning */
+#define MAX_CACHED_KEYS 200000
+
+typedef struct ScopeKey
+{
+	int32		scope_id;
+	int			len;
+	const char *key;
+} ScopeKey;
+
+typedef struct ScopeEntry
+{
+	ScopeKey	key;
+	uint32		hash;
+	char		status;
+	RuleCandidates candidates;
+} ScopeEntry;
+
+static inline uint32
+hash_scope_key(ScopeKey key)
+{
+	return hash_bytes_uint32(key.scope_id) ^ hash_bytes((const unsigned char *) key.key, key.len);
+}
+
+#define SH_PREFIX scopehash
+#define SH_ELEMENT_TYPE ScopeEntry
+#define SH_KEY_TYPE ScopeKey
+#define SH_KEY key
+#define SH_HASH_KEY(tb, k) hash_scope_key(k)
+#define SH_EQUAL(tb, a, b) ((a).scope_id == (b).scope_id && (a).len == (b).len && \
+							memcmp((a).key, (b).key, (a).len) == 0)
+#define SH_STORE_HASH
+#define SH_GET_HASH(tb, a) (a)->hash
+#define SH_SCOPE static inline
+#define SH_DEFINE
+#define SH_DECLARE
+#include "lib/simplehash.h"
+
+static MemoryContext cache_context = NULL;
+static bool cache_valid = false;
+static uint64 cache_counter = 0;
+static int32 cache_generation = 0;
+static bool cache_expressions = false;
+static bool cache_of_writer = false;	/* loaded by a writing transaction */
+static Oid	cache_table = InvalidOid;
+static scopehash_hash *scope_hash = NULL;
+static HTAB *rule_hash = NULL;
+static int	nscopes = 0;
+static RuleScope *scopes = NULL;
+
+/*
+ * Rules written in a (sub)transaction that aborts must not survive here: what
+ * was loaded since this transaction began to write is thrown away.
+ */
+void
+rules_at_abort(void)
+{
+	if (cache_of_writer)
+		cache_valid = false;
+	cache_of_writer = false;
+}
+
+/* What this transaction loaded is committed now. */
+void
+rules_at_commit(void)
+{
+	cache_of_writer = false;
+}
+
+/* The number in rebate_data.generation, with the newest snapshot. */
+static int32
+read_generation(Store *store)
+{
+	Relation	rel = table_open(store->tables[ST_GENERATION], AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
+	HeapTuple	tuple = systable_getnext(scan);
+	bool		isnull;
+	int32		result;
+
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_RB_STORE_DAMAGED),
+				 errmsg("table \"%s.generation\" is empty", STORE_SCHEMA),
+				 errhint("Restore the store from a backup.")));
+	result = DatumGetInt32(heap_getattr(tuple, 2, RelationGetDescr(rel), &isnull));
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
+	return result;
+}
+
+/* Load the scopes and whether there are expressions: all that is loaded ahead. */
+static void
+load_scopes(Store *store)
+{
+	StoreSpi	spi;
+	MemoryContext old;
+	bool		isnull;
+
+	store_spi_begin(store, &spi);
+	if (SPI_execute("SELECT scope_id, attributes FROM rebate_data.scope s"
+					" WHERE scope_id OPERATOR(pg_catalog.=) 0"
+					"    OR EXISTS (SELECT FROM rebate_data.rule_scope r"
+					"                WHERE r.scope_id OPERATOR(pg_catalog.=) s.scope_id)"
+					" ORDER BY scope_id", true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read scopes");
+	old = MemoryContextSwitchTo(cache_context);
+	nscopes = (int) SPI_processed;
+	scopes = palloc0(sizeof(RuleScope) * Max(nscopes, 1));
+	for (int i = 0; i < nscopes; i++)
+	{
+		HeapTuple	row = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		Datum	   *elems;
+
+		scopes[i].scope_id = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
+		deconstruct_array(DatumGetArrayTypeP(SPI_getbinval(row, desc, 2, &isnull)),
+						  TEXTOID, -1, false, TYPALIGN_INT, &elems, NULL, &scopes[i].nattributes);
+		scopes[i].names = palloc(sizeof(char *) * Max(scopes[i].nattributes, 1));
+		scopes[i].attributes = palloc(sizeof(SourceAttribute *) * Max(scopes[i].nattributes, 1));
+		for (int j = 0; j < scopes[i].nattributes; j++)
+			scopes[i].names[j] = TextDatumGetCString(elems[j]);
+	}
+	MemoryContextSwitchTo(old);
+
+	if (SPI_execute("SELECT EXISTS (SELECT FROM rebate_data.rule_version"
+					" WHERE condition IS NOT NULL OR base IS NOT NULL)", true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read rules");
+	cache_expressions = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
+												   1, &isnull));
+	store_spi_end(&spi);
+}
+
+/* Throw everything away and begin anew under "generation". */
+static void
+rebuild(Store *store, int32 generation)
+{
+	HASHCTL		ctl;
+
+	cache_valid = false;
+	if (cache_context)
+		MemoryContextReset(cache_context);
+	else
+		cache_context = AllocSetContextCreate(CacheMemoryContext, "rebate rules",
+											  ALLOCSET_DEFAULT_SIZES);
+	scope_hash = scopehash_create(cache_context, 256, NULL);
+	ctl.keysize = sizeof(int32);
+	ctl.entrysize = sizeof(Rule);
+	ctl.hcxt = cache_context;
+	rule_hash = hash_create("rebate rules", 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	load_scopes(store);
+	cache_generation = generation;
+	cache_table = store->tables[ST_RULE_VERSION];
+	cache_valid = true;
+}
+
+int32
+rules_generation(Store *store)
+{
+	uint64		counter = store_epoch_of_rules();
+	int32		generation;
+
+	if (cache_valid && cache_counter == counter &&
+		cache_table == store->tables[ST_RULE_VERSION] &&
+		scope_hash->members < MAX_CACHED_KEYS)
+		return cache_generation;
+
+	/*
+	 * VACUUM and other writes of configuration invalidate too: rebuild only if
+	 * rules were written.  In a transaction that writes, the number does not
+	 * tell: it may have been taken, rolled back to a savepoint and taken again.
+	 */
+	generation = read_generation(store);
+	if (!cache_valid || generation != cache_generation ||
+		cache_table != store->tables[ST_RULE_VERSION] ||
+		scope_hash->members >= MAX_CACHED_KEYS ||
+		TransactionIdIsValid(GetTopTransactionIdIfAny()))
+	{
+		rebuild(store, generation);
+		cache_of_writer = TransactionIdIsValid(GetTopTransactionIdIfAny());
+	}
+	cache_counter = counter;
+	return cache_generation;
+}
+
+bool
+rules_have_expressions(void)
+{
+	return cache_expressions;
+}
+
+int
+rules_scopes(Source *source, RuleScope **result)
+{
+	for (int i = 0; i < nscopes; i++)
+	{
+		RuleScope  *scope = &scopes[i];
+
+		if (scope->bound_to == source->build)
+			continue;
+		scope->usable = true;
+		for (int j = 0; j < scope->nattributes; j++)
+		{
+			scope->attributes[j] = source_attribute(source, scope->names[j]);
+			if (scope->attributes[j] == NULL || !scope->attributes[j]->usable)
+				scope->usable = false;
+		}
+		scope->bound_to = source->build;
+	}
+	*result = scopes;
+	return nscopes;
+}
+
+/* Copy of a nullable text or numeric column, NULL if null */
+static char *
+text_or_null(Datum *values, bool *nulls, int attno)
+{
+	return nulls[attno - 1] ? NULL : TextDatumGetCString(values[attno - 1]);
+}
+
+static Numeric
+numeric_or_null(Datum *values, bool *nulls, int attno)
+{
+	return nulls[attno - 1] ? NULL : DatumGetNumericCopy(values[attno - 1]);
+}
+
+/* Fill a version from a tuple of rebate_data.rule_version. */
+static RuleVersion *
+load_version(HeapTuple tuple, TupleDesc desc)
+{
+	Datum	   *values = palloc(sizeof(Datum) * desc->natts);
+	bool	   *nulls = palloc(sizeof(bool) * desc->natts);
+	RuleVersion *v = palloc0(sizeof(RuleVersion));
+	char	   *word;
+
+	enum
+	{
+		RV_RULE_ID = 1, RV_VERSION, RV_GENERATION, RV_VALID_FROM, RV_VALID_TO, RV_SOURCE_ID,
+		RV_SCOPE_ID, RV_SCOPE, RV_CONDITION, RV_FORMULA, RV_RATE, RV_BASE, RV_CURRENCY,
+		RV_MINIMUM, RV_MAX_PER_ORDER, RV_LIMIT_MODE, RV_ROUNDING, RV_REFUND,
+		RV_UNLINKED_RETURN, RV_HOLD, RV_PRIORITY, RV_GROUP_ID, RV_GROUP_MODE,
+		RV_CAMPAIGN_ID, RV_EXPENSE_ACCOUNT
+	};
+
+	heap_deform_tuple(tuple, desc, values, nulls);
+	v->rule_id = DatumGetInt32(values[RV_RULE_ID - 1]);
+	v->version = DatumGetInt32(values[RV_VERSION - 1]);
+	v->generation = DatumGetInt32(values[RV_GENERATION - 1]);
+	v->valid_from = DatumGetTimestampTz(values[RV_VALID_FROM - 1]);
+	v->valid_to = nulls[RV_VALID_TO - 1] ? DT_NOEND : DatumGetTimestampTz(values[RV_VALID_TO - 1]);
+	v->source_id = nulls[RV_SOURCE_ID - 1] ? 0 : DatumGetInt32(values[RV_SOURCE_ID - 1]);
+	word = TextDatumGetCString(values[RV_FORMULA - 1]);
+	v->formula = strcmp(word, "percent") == 0 ? FORMULA_PERCENT :
+		strcmp(word, "fixed") == 0 ? FORMULA_FIXED :
+		strcmp(word, "per_unit") == 0 ? FORMULA_PER_UNIT : FORMULA_NONE;
+	v->rate = DatumGetNumericCopy(values[RV_RATE - 1]);
+	if (v->formula == FORMULA_PERCENT)
+		v->rate = arith_percent(v->rate);
+	v->currency = text_or_null(values, nulls, RV_CURRENCY);
+	v->minimum = numeric_or_null(values, nulls, RV_MINIMUM);
+	v->max_per_order = numeric_or_null(values, nulls, RV_MAX_PER_ORDER);
+	v->reject_over_limit = strcmp(TextDatumGetCString(values[RV_LIMIT_MODE - 1]), "reject") == 0;
+	word = TextDatumGetCString(values[RV_ROUNDING - 1]);
+	v->rounding = strcmp(word, "half_even") == 0 ? ROUND_HALF_EVEN :
+		strcmp(word, "half_down") == 0 ? ROUND_HALF_DOWN :
+		strcmp(word, "down") == 0 ? ROUND_DOWN :
+		strcmp(word, "up") == 0 ? ROUND_UP : ROUND_HALF_UP;
+	word = TextDatumGetCString(values[RV_REFUND - 1]);
+	v->refund = strcmp(word, "rejudge") == 0 ? REFUND_REJUDGE :
+		strcmp(word, "all") == 0 ? REFUND_ALL :
+		strcmp(word, "keep_until_full") == 0 ? REFUND_KEEP_UNTIL_FULL : REFUND_PRO_RATA;
+	v->ignore_returns = strcmp(TextDatumGetCString(values[RV_UNLINKED_RETURN - 1]), "ignore") == 0;
+	v->hold = *DatumGetIntervalP(values[RV_HOLD - 1]);
+	v->has_hold = v->hold.time != 0 || v->hold.day != 0 || v->hold.month != 0;
+	v->priority = DatumGetInt32(values[RV_PRIORITY - 1]);
+	v->group_id = DatumGetInt32(values[RV_GROUP_ID - 1]);
+	word = TextDatumGetCString(values[RV_GROUP_MODE - 1]);
+	v->group_mode = strcmp(word, "first") == 0 ? GROUP_FIRST :
+		strcmp(word, "best") == 0 ? GROUP_BEST : GROUP_STACK;
+	v->expense = DatumGetInt32(values[RV_EXPENSE_ACCOUNT - 1]);
+	v->condition = text_or_null(values, nulls, RV_CONDITION);
+	v->base = text_or_null(values, nulls, RV_BASE);
+	pfree(values);
+	pfree(nulls);
+	return v;
+}
+
+Rule *
+rules_get(Store *store, int32 rule_id)
+{
+	Rule	   *rule = hash_search(rule_hash, &rule_id, HASH_FIND, NULL);
+	Relation	rel;
+	Snapshot	snapshot;
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple	tuple;
+	MemoryContext old;
+	RuleVersion **versions;
+	int			n = 0,
+				allocated = 4;
+
+	if (rule)
+		return rule;
+
+	old = MemoryContextSwitchTo(cache_context);
+	versions = palloc(sizeof(RuleVersion *) * allocated);
+	rel = table_open(store->tables[ST_RULE_VERSION], AccessShareLock);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(rule_id));
+	scan = systable_beginscan(rel, store->indexes[SI_RULE_VERSION], true, snapshot, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		if (n == allocated)
+			versions = repalloc(versions, sizeof(RuleVersion *) * (allocated *= 2));
+		versions[n++] = load_version(tuple, RelationGetDescr(rel));
+	}
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
+	MemoryContextSwitchTo(old);
+	if (n == 0)
+		return NULL;
+
+	rule = hash_search(rule_hash, &rule_id, HASH_ENTER, NULL);
+	rule->nversions = n;
+	rule->versions = versions;
+	return rule;
+}
+
+RuleCandidates *
+rules_lookup(Store *store, int32 scope_id, const char *key, int keylen)
+{
+	ScopeKey	probe = {scope_id, keylen, key};
+	ScopeEntry *entry = scopehash_lookup(scope_hash, probe);
+	Relation	rel;
+	Snapshot	snapshot;
+	SysScanDesc scan;
+	ScanKeyData keys[2];
+	HeapTuple	tuple;
+	RuleCandidates found = {0, NULL};
+	int			allocated = 0;
+	char	   *keycopy;
+	bool		isnull,
+				existed;
+
+	if (entry)
+		return &entry->candidates;
+
+	keycopy = MemoryContextAlloc(cache_context, keylen + 1);
+	memcpy(keycopy, key, keylen);
+	keycopy[keylen] = '\0';
+
+	rel = table_open(store->tables[ST_RULE_SCOPE], AccessShareLock);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(scope_id));
+	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_TEXTEQ, CStringGetTextDatum(keycopy));
+	scan = systable_beginscan(rel, store->indexes[SI_RULE_SCOPE], true, snapshot, 2, keys);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		int32		rule_id = DatumGetInt32(heap_getattr(tuple, 3, RelationGetDescr(rel), &isnull));
+		int32		version = DatumGetInt32(heap_getattr(tuple, 4, RelationGetDescr(rel), &isnull));
+		Rule	   *rule = rules_get(store, rule_id);
+
+		if (rule == NULL)
+			continue;
+		if (found.n == allocated)
+		{
+			allocated = Max(4, allocated * 2);
+			found.items = found.items ?
+				repalloc(found.items, sizeof(RuleCandidate) * allocated) :
+				MemoryContextAlloc(cache_context, sizeof(RuleCandidate) * allocated);
+		}
+		found.items[found.n].rule = rule;
+		found.items[found.n++].version = version;
+	}
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
+
+	probe.key = keycopy;
+	entry = scopehash_insert(scope_hash, probe, &existed);
+	entry->candidates = found;
+	return &entry->candidates;
+}
+
+void
+rules_compile(RuleVersion *version, Source *source)
+{
+	Relation	rel;
+	MemoryContext old;
+
+	if (version->compiled_for == source->build)
+		return;
+	memset(&version->condition_expr, 0, sizeof(OrderExpr));
+	memset(&version->base_expr, 0, sizeof(OrderExpr));
+	rel = table_open(source->relid, AccessShareLock);
+	old = MemoryContextSwitchTo(cache_context);
+	if (version->condition)
+		expr_load(rel, "condition", version->condition, BOOLOID, &version->condition_expr);
+	if (version->base)
+		expr_load(rel, "base", version->base, NUMERICOID, &version->base_expr);
+	MemoryContextSwitchTo(old);
+	table_close(rel, NoLock);
+	version->compiled_for = source->build;
+}

@@ -1,0 +1,411 @@
+/*
+ * source.c
+ *	  Attached tables, their mapping compiled for this backend.
+ *
+ * An entry is built aside and becomes valid last.  Replaced entries stay until
+ * the end of the transaction, since somebody up the stack may hold them.
+ */
+#include "rebate.h"
+
+#include "access/relation.h"
+#include "access/table.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/builtins.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+
+#include "source.h"
+
+typedef struct SourceEntry
+{
+	Oid			relid;			/* hash key */
+	Source	   *source;
+} SourceEntry;
+
+static HTAB *sources = NULL;
+static uint64 next_build = 1;
+
+/* contexts of replaced entries, freed at the end of the transaction */
+static List *graveyard = NIL;
+
+/* A relation changed: mark, never free or read here. */
+static void
+relcache_callback(Datum arg, Oid relid)
+{
+	SourceEntry *entry;
+
+	if (sources == NULL)
+		return;
+	if (OidIsValid(relid))
+	{
+		entry = hash_search(sources, &relid, HASH_FIND, NULL);
+		if (entry && entry->source)
+			entry->source->valid = false;
+	}
+	else
+	{
+		HASH_SEQ_STATUS status;
+
+		hash_seq_init(&status, sources);
+		while ((entry = hash_seq_search(&status)) != NULL)
+			if (entry->source)
+				entry->source->valid = false;
+	}
+}
+
+void
+source_init(void)
+{
+	CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
+}
+
+void
+source_at_xact_end(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, graveyard)
+		MemoryContextDelete((MemoryContext) lfirst(lc));
+	list_free(graveyard);
+	graveyard = NIL;
+}
+
+/* Text column "attno" of an SPI row, copied; NULL if null */
+static char *
+text_column(HeapTuple row, TupleDesc desc, const char *name)
+{
+	return SPI_getvalue(row, desc, SPI_fnumber(desc, name));
+}
+
+/* Load one optional expression of the mapping; returns whether it is mapped. */
+static bool
+load_mapping(Source *source, Relation rel, HeapTuple row, TupleDesc desc,
+			 const char *name, Oid want, OrderExpr *expr)
+{
+	char	   *text = text_column(row, desc, name);
+
+	if (text == NULL)
+		return false;
+	expr_load(rel, name, text, want, expr);
+	source->mapped = bms_add_members(source->mapped, expr->attnos);
+	if (expr->tree)
+		source->has_expressions = true;
+	return true;
+}
+
+static void
+canon_or_error(CanonType *canon, Oid type, Oid collation, const char *what)
+{
+	char	   *why;
+
+	if (!canon_type_init(canon, type, collation, &why))
+		ereport(ERROR,
+				(errcode(ERRCODE_RB_INVALID_MAPPING),
+				 errmsg("%s cannot be used: %s", what, why),
+				 errhint("Call rebate.attach() with replace => true.")));
+}
+
+/* Key columns by name, and the unique index over exactly them. */
+static void
+load_key(Source *source, Relation rel, Datum names)
+{
+	Datum	   *elems;
+	int			n;
+	List	   *indexes;
+	ListCell   *lc;
+
+	deconstruct_array(DatumGetArrayTypeP(names), TEXTOID, -1, false, TYPALIGN_INT,
+					  &elems, NULL, &n);
+	source->nkeys = n;
+	source->key_attnos = palloc(sizeof(AttrNumber) * n);
+	source->key_canon = palloc(sizeof(CanonType) * n);
+	for (int i = 0; i < n; i++)
+	{
+		char	   *name = TextDatumGetCString(elems[i]);
+		AttrNumber	attno = get_attnum(RelationGetRelid(rel), name);
+		Form_pg_attribute att;
+
+		if (attno <= 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_RB_INVALID_MAPPING),
+					 errmsg("key column \"%s\" of table %s is gone", name, source->name),
+					 errhint("Call rebate.attach() with replace => true.")));
+		att = TupleDescAttr(RelationGetDescr(rel), attno - 1);
+		source->key_attnos[i] = attno;
+		canon_or_error(&source->key_canon[i], att->atttypid, att->attcollation, name);
+		source->mapped = bms_add_member(source->mapped, attno);
+		source->key_columns = bms_add_member(source->key_columns, attno);
+	}
+
+	indexes = RelationGetIndexList(rel);
+	foreach(lc, indexes)
+	{
+		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
+		Form_pg_index form = index->rd_index;
+		bool		fits = form->indisunique && form->indisvalid && form->indimmediate &&
+			form->indnkeyatts == n && RelationGetIndexPredicate(index) == NIL &&
+			RelationGetIndexExpressions(index) == NIL;
+
+		for (int i = 0; fits && i < n; i++)
+			fits = bms_is_member(form->indkey.values[i], source->key_columns);
+		if (fits && !OidIsValid(source->key_index))
+			source->key_index = RelationGetRelid(index);
+		index_close(index, AccessShareLock);
+	}
+	if (!OidIsValid(source->key_index))
+		ereport(ERROR,
+				(errcode(ERRCODE_RB_INVALID_MAPPING),
+				 errmsg("table %s has no unique index over its key any more", source->name),
+				 errhint("Create it again, or call rebate.attach() with replace => true.")));
+}
+
+/* The map from the table's own status values to phases. */
+static void
+load_phases(Source *source, Jsonb *jb)
+{
+	JsonbIterator *it = JsonbIteratorInit(&jb->root);
+	JsonbValue	v;
+	JsonbIteratorToken tok;
+	int			n = 0;
+
+	source->phases = palloc(sizeof(PhaseName) * JB_ROOT_COUNT(jb));
+	while ((tok = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+	{
+		if (tok == WJB_KEY)
+			source->phases[n].status = pnstrdup(v.val.string.val, v.val.string.len);
+		else if (tok == WJB_VALUE)
+			source->phases[n++].phase = (Phase) v.val.string.val[0];
+	}
+	source->nphases = n;
+}
+
+static int
+attribute_cmp(const void *a, const void *b)
+{
+	return strcmp(((const SourceAttribute *) a)->name, ((const SourceAttribute *) b)->name);
+}
+
+/* Attributes for scopes: as mapped, or all columns by name. */
+static void
+load_attributes(Source *source, Relation rel, Jsonb *jb)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	int			n = 0;
+	char	   *why;
+
+	if (jb)
+	{
+		JsonbIterator *it = JsonbIteratorInit(&jb->root);
+		JsonbValue	v;
+		JsonbIteratorToken tok;
+
+		source->attributes = palloc0(sizeof(SourceAttribute) * JB_ROOT_COUNT(jb));
+		while ((tok = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+		{
+			SourceAttribute *attr = &source->attributes[n];
+
+			if (tok == WJB_KEY)
+				attr->name = pnstrdup(v.val.string.val, v.val.string.len);
+			else if (tok == WJB_VALUE)
+			{
+				expr_load(rel, attr->name, pnstrdup(v.val.string.val, v.val.string.len),
+						  InvalidOid, &attr->expr);
+				n++;
+			}
+		}
+	}
+	else
+	{
+		source->attributes = palloc0(sizeof(SourceAttribute) * desc->natts);
+		for (int i = 0; i < desc->natts; i++)
+		{
+			Form_pg_attribute att = TupleDescAttr(desc, i);
+			SourceAttribute *attr = &source->attributes[n];
+
+			if (att->attisdropped)
+				continue;
+			attr->name = pstrdup(NameStr(att->attname));
+			attr->expr.attno = att->attnum;
+			attr->expr.type = att->atttypid;
+			attr->expr.typmod = att->atttypmod;
+			attr->expr.collation = att->attcollation;
+			attr->expr.attnos = bms_make_singleton(att->attnum);
+			n++;
+		}
+	}
+	source->nattributes = n;
+	for (int i = 0; i < n; i++)
+	{
+		SourceAttribute *attr = &source->attributes[i];
+
+		attr->usable = canon_type_init(&attr->canon, attr->expr.type, attr->expr.collation, &why);
+	}
+	qsort(source->attributes, n, sizeof(SourceAttribute), attribute_cmp);
+}
+
+static LeaveAction
+leave_action(const char *name)
+{
+	return strcmp(name, "void") == 0 ? LEAVE_VOID :
+		strcmp(name, "keep") == 0 ? LEAVE_KEEP : LEAVE_REFUSE;
+}
+
+/* Compile one row of rebate_data.source; runs in the new entry's context. */
+static void
+load_source(Source *source, Relation rel, HeapTuple row, TupleDesc desc)
+{
+	Datum		d;
+	bool		isnull;
+	OrderExpr		raw_time;
+
+#define COLUMN(name) SPI_getbinval(row, desc, SPI_fnumber(desc, name), &isnull)
+	source->source_id = DatumGetInt32(COLUMN("source_id"));
+	source->name = text_column(row, desc, "relation_name");
+	load_key(source, rel, COLUMN("key_columns"));
+	load_mapping(source, rel, row, desc, "member", InvalidOid, &source->member);
+	canon_or_error(&source->member_canon, source->member.type, source->member.collation,
+				   "the member");
+	load_mapping(source, rel, row, desc, "amount", NUMERICOID, &source->amount);
+	source->has_currency_expr = load_mapping(source, rel, row, desc, "currency", TEXTOID,
+											 &source->currency);
+	source->currency_code = text_column(row, desc, "currency_code");
+	source->has_quantity = load_mapping(source, rel, row, desc, "quantity", NUMERICOID,
+										&source->quantity);
+	source->has_order_time = load_mapping(source, rel, row, desc, "order_time", TIMESTAMPTZOID,
+										  &source->order_time);
+	if (source->has_order_time)
+	{
+		/* its own type tells whether it is a day */
+		expr_load(rel, "order_time", text_column(row, desc, "order_time"), InvalidOid, &raw_time);
+		source->order_time_is_date = raw_time.type == DATEOID;
+	}
+	source->has_status = load_mapping(source, rel, row, desc, "status", TEXTOID, &source->status);
+	d = COLUMN("phases");
+	if (!isnull)
+		load_phases(source, DatumGetJsonbPCopy(d));
+	source->has_confirmed_at = load_mapping(source, rel, row, desc, "confirmed_at", TIMESTAMPTZOID,
+											&source->confirmed_at);
+	source->has_refunded = load_mapping(source, rel, row, desc, "refunded", NUMERICOID,
+										&source->refunded);
+	source->has_refunded_quantity = load_mapping(source, rel, row, desc, "refunded_quantity",
+												 NUMERICOID, &source->refunded_quantity);
+	d = COLUMN("attributes");
+	load_attributes(source, rel, isnull ? NULL : DatumGetJsonbPCopy(d));
+	source->since = DatumGetTimestampTz(COLUMN("since"));
+	d = COLUMN("max_backdate");
+	source->has_max_backdate = !isnull;
+	if (!isnull)
+		source->max_backdate = *DatumGetIntervalP(d);
+	d = COLUMN("max_future");
+	source->has_max_future = !isnull;
+	if (!isnull)
+		source->max_future = *DatumGetIntervalP(d);
+	source->on_delete = leave_action(text_column(row, desc, "on_delete"));
+	source->on_truncate = leave_action(text_column(row, desc, "on_truncate"));
+	source->abort_on_error = strcmp(text_column(row, desc, "on_error"), "abort") == 0;
+#undef COLUMN
+}
+
+/*
+ * Build the entry of a relation: read its row with the newest snapshot, since the
+ * triggers of an attachment are visible at once too.
+ */
+static Source *
+build_source(Store *store, Oid relid)
+{
+	MemoryContext context = AllocSetContextCreate(CacheMemoryContext, "rebate source",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext old;
+	Source	   *source;
+	StoreSpi	scope;
+	Oid			argtypes[1] = {REGCLASSOID};
+	Datum		values[1];
+	uint64		counter = store_epoch_of_rules();
+
+	source = MemoryContextAllocZero(context, sizeof(Source));
+	source->relid = relid;
+	source->context = context;
+	source->build = next_build++;
+
+	PG_TRY();
+	{
+		store_spi_begin(store, &scope);
+		values[0] = ObjectIdGetDatum(relid);
+		if (SPI_execute_with_args("SELECT * FROM rebate_data.source"
+								  " WHERE relation::oid OPERATOR(pg_catalog.=) $1::oid"
+								  "   AND detached_at IS NULL",
+								  1, argtypes, values, NULL, true, 1) != SPI_OK_SELECT)
+			elog(ERROR, "could not read sources");
+		if (SPI_processed == 1)
+		{
+			Relation	rel = relation_open(relid, AccessShareLock);
+
+			old = MemoryContextSwitchTo(context);
+			load_source(source, rel, SPI_tuptable->vals[0], SPI_tuptable->tupdesc);
+			MemoryContextSwitchTo(old);
+			relation_close(rel, NoLock);
+			source->attached = true;
+		}
+		store_spi_end(&scope);
+	}
+	PG_CATCH();
+	{
+		MemoryContextDelete(context);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+
+	source->counter = counter;
+	source->valid = true;
+	return source;
+}
+
+Source *
+source_get(Store *store, Oid relid)
+{
+	SourceEntry *entry;
+	Source	   *source;
+	bool		found;
+
+	if (sources == NULL)
+	{
+		HASHCTL		ctl;
+
+		ctl.keysize = sizeof(Oid);
+		ctl.entrysize = sizeof(SourceEntry);
+		sources = hash_create("rebate sources", 16, &ctl, HASH_ELEM | HASH_BLOBS);
+	}
+
+	entry = hash_search(sources, &relid, HASH_FIND, NULL);
+	if (entry && entry->source && entry->source->valid &&
+		entry->source->counter == store_epoch_of_rules())
+		return entry->source->attached ? entry->source : NULL;
+
+	source = build_source(store, relid);
+
+	entry = hash_search(sources, &relid, HASH_ENTER, &found);
+	if (found && entry->source)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+		graveyard = lappend(graveyard, entry->source->context);
+		MemoryContextSwitchTo(old);
+	}
+	entry->source = source;
+	return source->attached ? source : NULL;
+}
+
+SourceAttribute *
+source_attribute(Source *source, const char *name)
+{
+	SourceAttribute key;
+
+	key.name = unconstify(char *, name);
+	return bsearch(&key, source->attributes, source->nattributes, sizeof(SourceAttribute),
+				   attribute_cmp);
+}

@@ -1,0 +1,127 @@
+-- The views over the store.  They are the owner's too, so that a grant on a
+-- view is all that a reader needs.  Only pg_catalog is used: the views outlive
+-- nothing of ours but the schema they are in.
+CREATE FUNCTION rebate.store_views() RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$ SELECT $ddl$
+CREATE VIEW rebate.balances AS
+SELECT a.member, a.currency,
+	   a.tracked * c.unit AS tracked,
+	   a.pending * c.unit AS pending,
+	   a.maturing * c.unit AS maturing,
+	   a.available * c.unit AS available,
+	   a.held * c.unit AS held,
+	   a.last_entry, a.account_id, a.opened_at
+FROM rebate_data.account a
+JOIN rebate_data.currency c ON c.code = a.currency;
+COMMENT ON VIEW rebate.balances IS 'balances by bucket: one row a member and currency';
+
+CREATE VIEW rebate.accruals AS
+SELECT x.accrual_id, a.member, a.currency, s.relation_name AS source,
+	   x.order_key, r.name AS rule, x.version,
+	   CASE x.phase WHEN 't' THEN 'tracked' WHEN 'p' THEN 'pending'
+			WHEN 'c' THEN 'confirmed' WHEN 'v' THEN 'void' END AS phase,
+	   CASE x.bucket WHEN '0' THEN 'tracked' WHEN '1' THEN 'pending'
+			WHEN '2' THEN 'maturing' WHEN '3' THEN 'available'
+			WHEN '4' THEN 'held' END AS bucket,
+	   x.earned * c.unit AS earned,
+	   x.base, x.order_time, x.confirmed_at, x.due, x.first_seen,
+	   x.generation, x.account_id
+FROM rebate_data.accrual x
+JOIN rebate_data.account a ON a.account_id = x.account_id
+JOIN rebate_data.currency c ON c.code = a.currency
+LEFT JOIN rebate_data.source s ON s.source_id = x.source_id
+LEFT JOIN rebate_data.rule r ON r.rule_id = x.rule_id
+WHERE x.rule_id <> 0;
+COMMENT ON VIEW rebate.accruals IS 'rebates: one row an order, rule and account, with what it earned and where that stands; bucket is NULL if it is nowhere';
+
+CREATE VIEW rebate.entries AS
+SELECT e.account_id, e.seq, a.member, a.currency,
+	   CASE e.kind WHEN 'a' THEN 'accrue' WHEN 'r' THEN 'reverse'
+			WHEN 'm' THEN 'move' ELSE e.kind::text END AS kind,
+	   d.code AS debit, k.code AS credit,
+	   e.amount * c.unit AS amount,
+	   s.relation_name AS source, e.order_key, r.name AS rule, e.accrual_id,
+	   e.posting_id,
+	   COALESCE(e.tracked, 0) * c.unit AS tracked,
+	   COALESCE(e.pending, 0) * c.unit AS pending,
+	   COALESCE(e.maturing, 0) * c.unit AS maturing,
+	   COALESCE(e.available, 0) * c.unit AS available,
+	   COALESCE(e.held, 0) * c.unit AS held,
+	   e.event_at, e.effective_date, e.book_date, e.posted_at
+FROM rebate_data.entry e
+JOIN rebate_data.account a ON a.account_id = e.account_id
+JOIN rebate_data.currency c ON c.code = a.currency
+LEFT JOIN rebate_data.ledger_account d ON d.ledger_account_id = e.debit
+LEFT JOIN rebate_data.ledger_account k ON k.ledger_account_id = e.credit
+LEFT JOIN rebate_data.source s ON s.source_id = e.source_id
+-- By the order too, not only by accrual_id: that is what the index is on.
+LEFT JOIN rebate_data.accrual x
+	   ON x.source_id = e.source_id AND x.order_key = e.order_key
+	  AND x.account_id = e.account_id AND x.accrual_id = e.accrual_id
+LEFT JOIN rebate_data.rule r ON r.rule_id = x.rule_id;
+COMMENT ON VIEW rebate.entries IS 'the ledger: each movement of money of a member, with the balances after it; seq is dense';
+
+CREATE VIEW rebate.decisions AS
+SELECT s.relation_name AS source, x.order_key,
+	   CASE WHEN pg_catalog.bit_or(x.flags) & 2 <> 0 THEN 'failed'
+			WHEN pg_catalog.bit_or(x.flags) & 1 <> 0 THEN 'before attachment'
+			WHEN pg_catalog.bit_or(x.flags) & 4 <> 0 THEN 'guest'
+			WHEN pg_catalog.bool_or(x.rule_id <> 0) THEN 'accrued'
+			ELSE 'no rule' END AS decision,
+	   pg_catalog.min(x.first_seen) AS first_seen,
+	   pg_catalog.min(x.generation) AS generation,
+	   pg_catalog.count(*) FILTER (WHERE x.rule_id <> 0) AS rebates,
+	   COALESCE(pg_catalog.sum(x.earned * c.unit) FILTER (WHERE x.rule_id <> 0), 0) AS earned
+FROM rebate_data.accrual x
+JOIN rebate_data.source s ON s.source_id = x.source_id
+LEFT JOIN rebate_data.account a ON a.account_id = x.account_id
+LEFT JOIN rebate_data.currency c ON c.code = a.currency
+GROUP BY x.source_id, s.relation_name, x.order_key;
+COMMENT ON VIEW rebate.decisions IS 'what was concluded for each order seen: accrued, no rule, guest, before attachment, failed';
+
+CREATE VIEW rebate.failures AS
+SELECT s.relation_name AS source, f.order_key, f.sqlstate, f.message, f.detail,
+	   f.first_failed_at, f.last_failed_at, f.attempts
+FROM rebate_data.failure f
+LEFT JOIN rebate_data.source s ON s.source_id = f.source_id;
+COMMENT ON VIEW rebate.failures IS 'orders set aside because they could not be decided; the next change of the row decides it again';
+
+CREATE VIEW rebate.sources AS
+SELECT s.relation_name AS source, s.source_id, s.key_columns AS key, s.member,
+	   s.amount, COALESCE(s.currency_code, s.currency) AS currency, s.since,
+	   s.attached_at, s.attached_by, s.detached_at, s.arguments
+FROM rebate_data.source s;
+COMMENT ON VIEW rebate.sources IS 'order tables that rebates are, or were, attached to, with what is mapped';
+
+CREATE VIEW rebate.rule_versions AS
+SELECT r.name AS rule, v.version, v.formula, v.rate, v.currency, v.scope,
+	   v.condition, v.valid_from, v.valid_to, g.name AS rule_group, v.priority,
+	   p.name AS campaign, v.arguments, v.generation, v.created_at, v.created_by
+FROM rebate_data.rule_version v
+JOIN rebate_data.rule r ON r.rule_id = v.rule_id
+LEFT JOIN rebate_data.rule_group g ON g.group_id = v.group_id
+LEFT JOIN rebate_data.campaign p ON p.campaign_id = v.campaign_id;
+COMMENT ON VIEW rebate.rule_versions IS 'all versions of the rules; formula "none" pays nothing: the rule was ended';
+
+CREATE VIEW rebate.rules AS
+SELECT r.name AS rule, v.version, v.formula, v.rate, v.currency, v.scope,
+	   v.condition, v.valid_from, v.valid_to, g.name AS rule_group, v.priority,
+	   p.name AS campaign, v.arguments
+FROM rebate_data.rule r
+CROSS JOIN LATERAL (
+	SELECT * FROM rebate_data.rule_version l
+	WHERE l.rule_id = r.rule_id ORDER BY l.version DESC LIMIT 1) v
+LEFT JOIN rebate_data.rule_group g ON g.group_id = v.group_id
+LEFT JOIN rebate_data.campaign p ON p.campaign_id = v.campaign_id;
+COMMENT ON VIEW rebate.rules IS 'the last version of each rule';
+
+CREATE VIEW rebate.ledger_accounts AS
+SELECT l.code, l.kind, l.description
+FROM rebate_data.ledger_account l;
+COMMENT ON VIEW rebate.ledger_accounts IS 'chart of accounts: the codes that entries debit and credit';
+$ddl$ $function$;
+COMMENT ON FUNCTION rebate.store_views() IS 'the DDL of the views that rebate.create_store() makes';
+REVOKE ALL ON FUNCTION rebate.store_views() FROM PUBLIC;
+REVOKE ALL ON FUNCTION rebate.store_tables() FROM PUBLIC;

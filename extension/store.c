@@ -1,0 +1,448 @@
+/*
+ * store.c
+ *	  Finds the store, knows its tables, and gives the ways to read and write it.
+ *
+ * The store belongs to the user: it can be dropped, restored or planted while
+ * this library is loaded.  So nothing is believed for longer than the relation
+ * cache believes it, and what is found is checked before it is used.
+ */
+#include "rebate.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/index.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_namespace.h"
+#include "catalog/pg_type.h"
+#include "commands/sequence.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/guc.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+
+#include "store.h"
+
+#define IDS_PER_CALL	64		/* increment of rebate_data.id */
+
+static const char *const table_names[NUM_STORE_TABLES] = {
+	"account", "accrual", "entry", "rule_scope", "rule_version", "generation",
+	"source"
+};
+
+static const struct
+{
+	const char *name;
+	StoreTable	table;
+}			index_names[NUM_STORE_INDEXES] = {
+	{"account_pkey", ST_ACCOUNT},
+	{"account_member_key", ST_ACCOUNT},
+	{"accrual_order_key", ST_ACCRUAL},
+	{"entry_pkey", ST_ENTRY},
+	{"rule_scope_pkey", ST_RULE_SCOPE},
+	{"rule_version_pkey", ST_RULE_VERSION},
+};
+
+/* Column types of the tables that are read and written as C structures */
+static const Oid account_types[] = {
+	INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID,
+	TIMESTAMPTZOID, CHAROID, TEXTOID, TEXTOID, TIMESTAMPTZOID, UUIDOID
+};
+static const Oid accrual_types[] = {
+	INT8OID, INT8OID, INT4OID, INT4OID, INT4OID, INT4OID, TIMESTAMPTZOID,
+	TIMESTAMPTZOID, INT8OID, CHAROID, CHAROID, INT2OID, TEXTOID, NUMERICOID,
+	TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT2OID, JSONBOID
+};
+static const Oid entry_types[] = {
+	INT8OID, INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID,
+	INT8OID, INT4OID, INT4OID, INT4OID, DATEOID, DATEOID, CHAROID, INT8OID,
+	INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT4OID, TEXTOID
+};
+
+static Store store;
+static bool store_valid = false;
+static uint64 config_counter = 1;
+static bool writing = false;
+
+static HTAB *currencies = NULL;
+static uint64 currencies_counter = 0;
+
+/* ids taken from the sequence and not given out yet */
+static Oid	ids_sequence = InvalidOid;
+static int64 ids_next = 0;
+static int64 ids_end = 0;
+
+/*
+ * A relation changed.  Compares and sets flags only: catalogs must not be read
+ * here.
+ */
+static void
+relcache_callback(Datum arg, Oid relid)
+{
+	if (!store_valid)
+	{
+		config_counter++;
+		return;
+	}
+	if (relid == InvalidOid || relid == store.tables[ST_GENERATION] ||
+		relid == store.tables[ST_SOURCE])
+	{
+		store_valid = false;
+		config_counter++;
+		return;
+	}
+	for (int i = 0; i < NUM_STORE_TABLES; i++)
+	{
+		if (relid == store.tables[i])
+			store_valid = false;
+	}
+}
+
+/* A schema changed: ours may have been dropped, renamed or given away. */
+static void
+namespace_callback(Datum arg, int cacheid, uint32 hashvalue)
+{
+	store_valid = false;
+}
+
+void
+store_init(void)
+{
+	CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, namespace_callback, (Datum) 0);
+}
+
+/* The guards stand again after any error. */
+void
+store_at_abort(void)
+{
+	writing = false;
+}
+
+bool
+store_writing(void)
+{
+	return writing;
+}
+
+uint64
+store_epoch_of_rules(void)
+{
+	return config_counter;
+}
+
+/*
+ * Raise unless "rel" is an ordinary table of "owner" with exactly these columns
+ * (types NULL: any).
+ */
+static void
+check_table(Relation rel, Oid owner, const Oid *types, int ntypes)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	bool		ok = rel->rd_rel->relkind == RELKIND_RELATION &&
+		rel->rd_rel->relowner == owner;
+
+	if (ok && types)
+	{
+		ok = desc->natts == ntypes;
+		for (int i = 0; ok && i < ntypes; i++)
+			ok = TupleDescAttr(desc, i)->atttypid == types[i];
+	}
+	if (!ok)
+		ereport(ERROR,
+				(errcode(ERRCODE_RB_STORE_DAMAGED),
+				 errmsg("table \"%s.%s\" is not as rebate.create_store() made it",
+						STORE_SCHEMA, RelationGetRelationName(rel)),
+				 errdetail("Its owner, kind or columns differ."),
+				 errhint("Undo the change, or restore the store from a backup.")));
+}
+
+/* Find and check tables and indexes; fills "s". */
+static void
+find_relations(Store *s, Oid nspid)
+{
+	for (int i = 0; i < NUM_STORE_TABLES; i++)
+	{
+		Oid			relid = get_relname_relid(table_names[i], nspid);
+		Relation	rel;
+
+		if (!OidIsValid(relid))
+			ereport(ERROR,
+					(errcode(ERRCODE_RB_STORE_DAMAGED),
+					 errmsg("table \"%s.%s\" is missing", STORE_SCHEMA, table_names[i]),
+					 errhint("Restore the store from a backup.")));
+		rel = table_open(relid, AccessShareLock);
+		check_table(rel, s->owner,
+					i == ST_ACCOUNT ? account_types :
+					i == ST_ACCRUAL ? accrual_types :
+					i == ST_ENTRY ? entry_types : NULL,
+					i == ST_ACCOUNT ? lengthof(account_types) :
+					i == ST_ACCRUAL ? lengthof(accrual_types) :
+					lengthof(entry_types));
+		table_close(rel, AccessShareLock);
+		s->tables[i] = relid;
+	}
+
+	for (int i = 0; i < NUM_STORE_INDEXES; i++)
+	{
+		Oid			relid = get_relname_relid(index_names[i].name, nspid);
+
+		if (!OidIsValid(relid) ||
+			IndexGetRelation(relid, true) != s->tables[index_names[i].table])
+			ereport(ERROR,
+					(errcode(ERRCODE_RB_STORE_DAMAGED),
+					 errmsg("index \"%s.%s\" is missing", STORE_SCHEMA, index_names[i].name),
+					 errhint("Restore the store from a backup.")));
+		s->indexes[i] = relid;
+	}
+
+	s->id_sequence = get_relname_relid("id", nspid);
+	if (!OidIsValid(s->id_sequence))
+		ereport(ERROR,
+				(errcode(ERRCODE_RB_STORE_DAMAGED),
+				 errmsg("sequence \"%s.id\" is missing", STORE_SCHEMA),
+				 errhint("Restore the store from a backup.")));
+}
+
+/* Read version, zone and epoch; fills "s". */
+static void
+read_settings(Store *s)
+{
+	StoreSpi	scope;
+	bool		isnull;
+	int32		version;
+	HeapTuple	row;
+	TupleDesc	desc;
+	char	   *zone;
+
+	store_spi_begin(s, &scope);
+	if (SPI_execute("SELECT s.store_version, p.time_zone, e.epoch, e.system_identifier"
+					"  FROM rebate_data.store s, rebate_data.programme p,"
+					"       (SELECT epoch, system_identifier FROM rebate_data.epoch"
+					"         ORDER BY epoch DESC LIMIT 1) e"
+					" WHERE p.programme_id OPERATOR(pg_catalog.=) 1", true, 1) != SPI_OK_SELECT ||
+		SPI_processed != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_RB_STORE_DAMAGED),
+				 errmsg("the store has no version, programme or epoch"),
+				 errhint("Restore the store from a backup.")));
+	row = SPI_tuptable->vals[0];
+	desc = SPI_tuptable->tupdesc;
+	version = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
+	if (version > STORE_VERSION)
+		ereport(ERROR,
+				(errcode(ERRCODE_RB_STORE_DAMAGED),
+				 errmsg("the store has version %d, this library knows %d", version, STORE_VERSION),
+				 errhint("Install the newer rebate package.")));
+	zone = SPI_getvalue(row, desc, 2);
+	strlcpy(s->time_zone, zone, sizeof(s->time_zone));
+	s->epoch = DatumGetInt32(SPI_getbinval(row, desc, 3, &isnull));
+	s->epoch_current =
+		DatumGetInt64(SPI_getbinval(row, desc, 4, &isnull)) == (int64) GetSystemIdentifier();
+	store_spi_end(&scope);
+}
+
+/*
+ * The store, looked up again when a relation of it may have changed.  NULL only
+ * with missing_ok.
+ */
+Store *
+store_get(bool missing_ok)
+{
+	Oid			nspid;
+	HeapTuple	tuple;
+	Store		found;
+
+	if (store_valid)
+		return &store;
+
+	nspid = get_namespace_oid(STORE_SCHEMA, true);
+	if (!OidIsValid(nspid))
+	{
+		if (missing_ok)
+			return NULL;
+		ereport(ERROR,
+				(errcode(ERRCODE_RB_NO_STORE),
+				 errmsg("there is no rebate store in this database"),
+				 errhint("Attach a table with rebate.attach(), or call rebate.create_store().")));
+	}
+
+	memset(&found, 0, sizeof(found));
+	tuple = SearchSysCache1(NAMESPACEOID, ObjectIdGetDatum(nspid));
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for namespace %u", nspid);
+	found.owner = ((Form_pg_namespace) GETSTRUCT(tuple))->nspowner;
+	ReleaseSysCache(tuple);
+
+	find_relations(&found, nspid);
+	read_settings(&found);
+
+	/*
+	 * An invalidation may arrive while we look.  One that came earlier than
+	 * this line concerns what we have read with locks held or with a fresh
+	 * snapshot, so it can be ignored.
+	 */
+	store = found;
+	store_valid = true;
+	return &store;
+}
+
+/*
+ * Open a new epoch when the cluster is not the one that wrote the last entries:
+ * after a restore into another cluster the transaction ids in the old rows mean
+ * nothing.  Called before the first posting.
+ */
+void
+store_ensure_epoch(Store *s)
+{
+	StoreSpi	scope;
+	Oid			argtypes[1] = {INT8OID};
+	Datum		values[1];
+	bool		isnull;
+
+	if (s->epoch_current)
+		return;
+
+	store_spi_begin(s, &scope);
+	values[0] = Int64GetDatum((int64) GetSystemIdentifier());
+	SPI_execute("LOCK TABLE rebate_data.epoch IN SHARE ROW EXCLUSIVE MODE", false, 0);
+	if (SPI_execute_with_args("WITH last AS (SELECT epoch, system_identifier FROM rebate_data.epoch"
+							  "               ORDER BY epoch DESC LIMIT 1),"
+							  " made AS (INSERT INTO rebate_data.epoch (epoch, system_identifier)"
+							  "          SELECT epoch OPERATOR(pg_catalog.+) 1, $1 FROM last"
+							  "           WHERE system_identifier OPERATOR(pg_catalog.<>) $1 RETURNING epoch)"
+							  " SELECT epoch FROM made UNION ALL SELECT epoch FROM last ORDER BY epoch DESC LIMIT 1",
+							  1, argtypes, values, NULL, false, 1) != SPI_OK_SELECT || SPI_processed != 1)
+		elog(ERROR, "could not open an epoch");
+	s->epoch = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	store_spi_end(&scope);
+
+	/*
+	 * Our copy of the epoch must go if this transaction rolls back; the
+	 * invalidation is replayed here then.
+	 */
+	CacheInvalidateRelcacheByRelid(s->tables[ST_GENERATION]);
+	s->epoch_current = true;
+}
+
+void
+store_check_user(Store *s, const char *function)
+{
+	if (!has_privs_of_role(GetUserId(), s->owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for %s", function),
+				 errdetail("Only superusers and members of the role that owns the store may call it."),
+				 errhint("GRANT %s TO %s.", quote_identifier(GetUserNameFromId(s->owner, false)),
+						 quote_identifier(GetUserNameFromId(GetUserId(), false)))));
+}
+
+int64
+store_next_id(Store *s)
+{
+	if (ids_next == ids_end || ids_sequence != s->id_sequence)
+	{
+		int64		last = nextval_internal(s->id_sequence, false);
+
+		ids_sequence = s->id_sequence;
+		ids_next = last;
+		ids_end = last + IDS_PER_CALL;
+	}
+	return ids_next++;
+}
+
+CurrencyInfo *
+store_currency(Store *s, const char *code)
+{
+	CurrencyInfo *info;
+	char		key[sizeof(info->code)];
+	StoreSpi	scope;
+	Oid			argtypes[1] = {TEXTOID};
+	Datum		values[1];
+	bool		found,
+				isnull;
+	int			scale = -1;
+
+	if (strlen(code) >= sizeof(key))
+		return NULL;
+	if (currencies == NULL || currencies_counter != config_counter)
+	{
+		HASHCTL		ctl;
+
+		if (currencies)
+			hash_destroy(currencies);
+		ctl.keysize = sizeof(key);
+		ctl.entrysize = sizeof(CurrencyInfo);
+		currencies = hash_create("rebate currencies", 16, &ctl, HASH_ELEM | HASH_STRINGS);
+		currencies_counter = config_counter;
+	}
+
+	info = hash_search(currencies, code, HASH_FIND, NULL);
+	if (info)
+		return info;
+
+	store_spi_begin(s, &scope);
+	values[0] = CStringGetTextDatum(code);
+	if (SPI_execute_with_args("SELECT scale FROM rebate_data.currency WHERE code OPERATOR(pg_catalog.=) $1",
+							  1, argtypes, values, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read currencies");
+	if (SPI_processed == 1)
+		scale = DatumGetInt16(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	store_spi_end(&scope);
+
+	/* Unknown codes are not remembered: they come from rows and could be many */
+	if (scale < 0)
+		return NULL;
+	info = hash_search(currencies, code, HASH_ENTER, &found);
+	info->scale = scale;
+	return info;
+}
+
+void
+store_spi_begin(Store *s, StoreSpi *scope)
+{
+	/*
+	 * The snapshot goes below SPI's own use of the stack, and is the newest:
+	 * configuration is never read as of the start of an old transaction.
+	 */
+	PushActiveSnapshot(GetLatestSnapshot());
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	GetUserIdAndSecContext(&scope->save_userid, &scope->save_sec_context);
+	SetUserIdAndSecContext(s->owner,
+						   scope->save_sec_context | SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_NOFORCE_RLS);
+	scope->guc_nestlevel = NewGUCNestLevel();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	scope->save_writing = writing;
+	writing = true;
+}
+
+void
+store_spi_end(StoreSpi *scope)
+{
+	writing = scope->save_writing;
+	AtEOXact_GUC(false, scope->guc_nestlevel);
+	SetUserIdAndSecContext(scope->save_userid, scope->save_sec_context);
+	if (SPI_finish() != SPI_OK_FINISH)
+		elog(ERROR, "SPI_finish failed");
+	PopActiveSnapshot();
+}
+
+void
+store_rules_changed(Store *s)
+{
+	CacheInvalidateRelcacheByRelid(s->tables[ST_GENERATION]);
+	CommandCounterIncrement();
+}

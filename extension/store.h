@@ -1,0 +1,111 @@
+/*
+ * store.h
+ *	  The tables of schema rebate_data as the engine reads and writes them.
+ */
+#ifndef REBATE_STORE_H
+#define REBATE_STORE_H
+
+#include "rebate.h"
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "utils/rel.h"
+#include "utils/snapshot.h"
+
+#define STORE_SCHEMA	"rebate_data"
+#define STORE_VERSION	1
+
+/* Tables and indexes that are reached without SPI */
+typedef enum StoreTable
+{
+	ST_ACCOUNT,
+	ST_ACCRUAL,
+	ST_ENTRY,
+	ST_RULE_SCOPE,
+	ST_RULE_VERSION,
+	ST_GENERATION,
+	ST_SOURCE,
+	NUM_STORE_TABLES
+} StoreTable;
+
+typedef enum StoreIndex
+{
+	SI_ACCOUNT_ID,
+	SI_ACCOUNT_MEMBER,
+	SI_ACCRUAL_ORDER,
+	SI_ENTRY,
+	SI_RULE_SCOPE,
+	SI_RULE_VERSION,
+	NUM_STORE_INDEXES
+} StoreIndex;
+
+typedef struct CurrencyInfo
+{
+	char		code[32];		/* hash key, zero padded */
+	int			scale;
+} CurrencyInfo;
+
+/* What this backend knows of the store; valid until its catalog entries change */
+typedef struct Store
+{
+	Oid			owner;
+	Oid			tables[NUM_STORE_TABLES];
+	Oid			indexes[NUM_STORE_INDEXES];
+	Oid			id_sequence;
+	int32		epoch;
+	bool		epoch_current;	/* false: opened in another cluster */
+	char		time_zone[64];	/* of the programme */
+} Store;
+
+/*
+ * The store, or NULL if there is none and missing_ok.  Checks that schema and
+ * tables have one owner, are ordinary tables with the columns we know.
+ */
+extern Store *store_get(bool missing_ok);
+
+/* Open a new epoch if the cluster is another one than the last entry's */
+extern void store_ensure_epoch(Store *store);
+
+/* Raise unless the current user is a superuser or a member of the owner */
+extern void store_check_user(Store *store, const char *function);
+
+/* Next id of rebate_data.id */
+extern int64 store_next_id(Store *store);
+
+/* Currency by code, NULL if unknown; forgotten when the table changes */
+extern CurrencyInfo *store_currency(Store *store, const char *code);
+
+/*
+ * Run SPI as the store's owner, with names resolved in pg_catalog only and the
+ * guards of the store lifted, reading the newest committed data:
+ *
+ *		store_spi_begin(store, &scope);
+ *		... SPI_execute_with_args() ...
+ *		store_spi_end(&scope);
+ */
+typedef struct StoreSpi
+{
+	Oid			save_userid;
+	int			save_sec_context;
+	int			guc_nestlevel;
+	bool		save_writing;
+} StoreSpi;
+
+extern void store_spi_begin(Store *store, StoreSpi *scope);
+extern void store_spi_end(StoreSpi *scope);
+
+/* True while the engine itself writes; the guard triggers ask */
+extern bool store_writing(void);
+
+/* After a write of rules, sources, currencies, programme: other backends forget */
+extern void store_rules_changed(Store *store);
+
+/* Invalidation counters: bumped by callbacks, compared by the caches */
+extern uint64 store_epoch_of_rules(void);
+
+/* Set-up in _PG_init */
+extern void store_init(void);
+
+/* Abort of a (sub)transaction: nothing of it may survive in caches */
+extern void store_at_abort(void);
+
+#endif							/* REBATE_STORE_H */

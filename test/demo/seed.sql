@@ -1,0 +1,2 @@
+-- Placeholder of the sample shop.
+CREATE EXTENSION IF NOT EXISTS rebate;

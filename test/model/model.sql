@@ -1,0 +1,410 @@
+-- The reference model: what the ledger must be, computed slowly from the order
+-- rows as they are now, the rules as the test wrote them, and the recorded
+-- facts.  It shares no code with the engine and reads its tables for facts
+-- (first seen, generation, before attachment) and for the comparison only.
+CREATE SCHEMA model;
+
+CREATE TABLE model.currency (code text PRIMARY KEY, scale integer NOT NULL);
+INSERT INTO model.currency VALUES ('EUR', 2), ('USD', 2), ('JPY', 0), ('KWD', 3);
+
+CREATE TABLE model.programme (time_zone text NOT NULL);
+INSERT INTO model.programme VALUES ('UTC');
+
+-- An attached table in the model's words: SQL expressions over the row.
+CREATE TABLE model.source (
+	source				regclass PRIMARY KEY,
+	key					text NOT NULL,		-- canonical text; composite: a jsonb array as text
+	member				text NOT NULL,		-- canonical text
+	amount				text NOT NULL,
+	currency			text NOT NULL,
+	quantity			text,
+	order_time			text,				-- a timestamptz
+	order_time_is_date	boolean NOT NULL DEFAULT false,
+	status				text,
+	phases				jsonb,				-- NULL: the status is the phase
+	confirmed_at		text,
+	refunded			text,
+	refunded_quantity	text,
+	attributes			text NOT NULL DEFAULT '''{}''',	-- a jsonb object of native values
+	since				timestamptz NOT NULL
+);
+
+CREATE TABLE model.rule (
+	id		serial PRIMARY KEY,				-- the older rule has the smaller number
+	name	text NOT NULL UNIQUE
+);
+
+CREATE TABLE model.rule_version (
+	rule			text NOT NULL,
+	version			integer NOT NULL,
+	generation		integer NOT NULL,
+	formula			text NOT NULL,			-- percent, fixed, per_unit, none
+	rate			numeric,
+	currency		text,
+	scope			jsonb,
+	condition		text,
+	base			text,
+	minimum			numeric,
+	max_per_order	numeric,
+	limit_mode		text,
+	rounding		text,
+	refund			text,
+	unlinked_return	text,
+	hold			interval,
+	priority		integer,
+	rule_group		text,
+	group_mode		text,
+	valid_from		timestamptz NOT NULL,
+	valid_to		timestamptz,
+	source			regclass,
+	arguments		jsonb,
+	PRIMARY KEY (rule, version)
+);
+
+CREATE TABLE model.rule_group (name text PRIMARY KEY, mode text NOT NULL);
+
+-- Recorded facts of orders.
+CREATE TABLE model.fact (
+	source		regclass,
+	okey		text,
+	first_seen	timestamptz NOT NULL,
+	generation	integer NOT NULL,
+	before		boolean NOT NULL,
+	PRIMARY KEY (source, okey)
+);
+
+-- When the test saw an order for the first time: its generation is in [lo, hi].
+CREATE TABLE model.seen (
+	source		regclass,
+	okey		text,
+	lo			integer NOT NULL,
+	hi			integer NOT NULL,
+	first_seen	timestamptz,
+	loose		boolean NOT NULL DEFAULT false,
+	PRIMARY KEY (source, okey)
+);
+CREATE TABLE model.last_generation (generation integer NOT NULL);
+INSERT INTO model.last_generation VALUES (1);
+
+-- What was posted for orders before a statement that makes some of them fail.
+CREATE TABLE model.kept (
+	source regclass, okey text, rule text, member text, currency text, earned numeric, bucket text
+);
+
+CREATE TYPE model.row AS (
+	okey				text,
+	member				text,
+	amount				numeric,
+	currency			text,
+	quantity			numeric,
+	order_time			timestamptz,	-- NULL: not mapped
+	phase				text,
+	confirmed_at		timestamptz,
+	refunded			numeric,
+	refunded_quantity	numeric,
+	attributes			jsonb,
+	conditions			jsonb,			-- "rule.version": true or false
+	bases				jsonb,			-- "rule.version": number or null
+	failed				boolean
+);
+
+-- What a rule gives for an order before refunds: num / den, den 1 or 100.
+CREATE TYPE model.wish AS (
+	rule_id integer, v model.rule_version, base numeric, quantity numeric, num numeric, den numeric
+);
+
+CREATE TYPE model.target AS (
+	okey text, rule text, version integer, member text, currency text, amount numeric, bucket text, hold interval
+);
+
+-- One exact integer division, one rounding; on the absolute value.
+CREATE FUNCTION model.round_fraction(num numeric, den numeric, scale integer, mode text) RETURNS numeric
+LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+	digits integer := greatest(scale(num), scale(den)) + 1;
+	n numeric := trunc(abs(num) * 10::numeric ^ scale * 10::numeric ^ digits);
+	d numeric := trunc(abs(den) * 10::numeric ^ digits);
+	q numeric;
+	r numeric;
+	up boolean;
+BEGIN
+	IF den = 0 THEN
+		RAISE EXCEPTION 'model: division by zero';
+	END IF;
+	q := div(n, d);
+	r := n - q * d;
+	IF r < 0 OR r >= d THEN
+		RAISE EXCEPTION 'model: bad division % / %', n, d;
+	END IF;
+	up := CASE mode
+		WHEN 'down' THEN false
+		WHEN 'up' THEN r > 0
+		WHEN 'half_up' THEN 2 * r >= d
+		WHEN 'half_down' THEN 2 * r > d
+		WHEN 'half_even' THEN 2 * r > d OR (2 * r = d AND mod(q, 2) = 1)
+	END;
+	IF up IS NULL THEN
+		RAISE EXCEPTION 'model: rounding mode %', mode;
+	END IF;
+	IF up THEN
+		q := q + 1;
+	END IF;
+	RETURN round(sign(num) * sign(den) * q / 10::numeric ^ scale, scale);
+END
+$$;
+
+-- The rows of a source.
+CREATE FUNCTION model.rows(src regclass) RETURNS SETOF model.row
+LANGUAGE plpgsql AS $$
+DECLARE
+	s model.source;
+	conditions text;
+	bases text;
+	zone text;
+BEGIN
+	SELECT * INTO STRICT s FROM model.source m WHERE m.source = src;
+	SELECT time_zone INTO STRICT zone FROM model.programme;
+	PERFORM set_config('TimeZone', zone, true), set_config('DateStyle', 'ISO, YMD', true);
+	SELECT coalesce('jsonb_build_object(' || string_agg(format('%L, (%s) IS TRUE', v.rule || '.' || v.version, v.condition), ', ') || ')', '''{}''')
+	  INTO conditions
+	  FROM model.rule_version v WHERE v.condition IS NOT NULL AND (v.source IS NULL OR v.source = src);
+	SELECT coalesce('jsonb_build_object(' || string_agg(format('%L, (%s)::numeric', v.rule || '.' || v.version, v.base), ', ') || ')', '''{}''')
+	  INTO bases
+	  FROM model.rule_version v WHERE v.base IS NOT NULL AND (v.source IS NULL OR v.source = src);
+	RETURN QUERY EXECUTE format($q$
+		SELECT x.okey, x.member, x.amount, x.currency, x.quantity, x.order_time, x.phase, x.confirmed_at,
+			   coalesce(x.refunded, 0), coalesce(x.refunded_quantity, 0), x.attributes, x.conditions, x.bases,
+			   x.amount IS NULL OR x.amount IN ('NaN', 'Infinity', '-Infinity')
+			   OR x.phase IS NULL OR x.phase NOT IN ('tracked', 'pending', 'confirmed', 'void')
+			   OR x.currency IS NULL OR NOT EXISTS (SELECT FROM model.currency c WHERE c.code = x.currency)
+		  FROM (SELECT (%s)::text, (%s)::text, (%s)::numeric, (%s)::text, (%s)::numeric, (%s)::timestamptz,
+					   %s, (%s)::timestamptz, (%s)::numeric, (%s)::numeric, (%s)::jsonb,
+					   (%s)::jsonb, (%s)::jsonb
+				  FROM %s) AS x(okey, member, amount, currency, quantity, order_time, phase, confirmed_at,
+								refunded, refunded_quantity, attributes, conditions, bases)
+		$q$,
+		s.key, s.member, s.amount, s.currency, coalesce(s.quantity, 'NULL'), coalesce(s.order_time, 'NULL'),
+		CASE WHEN s.status IS NULL THEN '''confirmed'''
+			 WHEN s.phases IS NULL THEN format('(%s)::text', s.status)
+			 ELSE format('%L::jsonb ->> ((%s)::text)', s.phases, s.status) END,
+		coalesce(s.confirmed_at, 'NULL'), coalesce(s.refunded, '0'), coalesce(s.refunded_quantity, '0'), s.attributes,
+		conditions, bases, src);
+END
+$$;
+
+-- The version of a rule that applies to an order.
+CREATE FUNCTION model.version_at(rule_name text, order_generation integer, at timestamptz, is_date boolean)
+RETURNS model.rule_version
+LANGUAGE sql STABLE AS $$
+	SELECT v.* FROM model.rule_version v
+	 WHERE v.rule = rule_name
+	   AND v.generation <= order_generation
+	   AND at >= CASE WHEN is_date
+					  THEN date_trunc('day', v.valid_from AT TIME ZONE (SELECT time_zone FROM model.programme))
+						   AT TIME ZONE (SELECT time_zone FROM model.programme)
+					  ELSE v.valid_from END
+	   AND (v.valid_to IS NULL OR at < v.valid_to)
+	 ORDER BY v.version DESC LIMIT 1
+$$;
+
+-- Does every attribute of the scope have one of its values?
+CREATE FUNCTION model.in_scope(scope jsonb, attributes jsonb) RETURNS boolean
+LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+	name text;
+	wanted jsonb;
+	one jsonb;
+	found_one boolean;
+BEGIN
+	FOR name, wanted IN SELECT * FROM jsonb_each(coalesce(scope, '{}')) LOOP
+		IF jsonb_typeof(wanted) <> 'array' THEN
+			wanted := jsonb_build_array(wanted);
+		END IF;
+		found_one := false;
+		FOR one IN SELECT * FROM jsonb_array_elements(wanted) LOOP
+			IF jsonb_typeof(attributes -> name) = 'number' THEN
+				found_one := found_one OR (attributes ->> name)::numeric = (one #>> '{}')::numeric;
+			ELSIF jsonb_typeof(attributes -> name) = 'string' THEN
+				found_one := found_one OR attributes ->> name = one #>> '{}';
+			END IF;				-- NULL matches nothing
+		END LOOP;
+		IF NOT found_one THEN
+			RETURN false;
+		END IF;
+	END LOOP;
+	RETURN true;
+END
+$$;
+
+-- What a rule gives for absolute values, before rounding, as num/den; NULL: nothing.
+CREATE FUNCTION model.exact(v model.rule_version, amount numeric, base numeric, quantity numeric,
+							OUT num numeric, OUT den numeric)
+LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+	IF v.minimum IS NOT NULL AND amount < v.minimum THEN
+		RETURN;
+	END IF;
+	den := 1;
+	CASE v.formula
+		WHEN 'percent' THEN num := base * v.rate; den := 100;
+		WHEN 'fixed' THEN num := v.rate;
+		WHEN 'per_unit' THEN num := quantity * v.rate;
+		WHEN 'none' THEN num := NULL;
+	END CASE;
+	IF num > v.max_per_order * den THEN
+		IF v.limit_mode = 'reject' THEN
+			num := NULL;
+		ELSE
+			num := v.max_per_order;
+			den := 1;
+		END IF;
+	END IF;
+	IF num <= 0 THEN
+		num := NULL;
+	END IF;
+END
+$$;
+
+-- The targets of one order: every rebate that is not zero.
+CREATE FUNCTION model.decide(o model.row, s model.source, f model.fact) RETURNS SETOF model.target
+LANGUAGE plpgsql AS $$
+DECLARE
+	at timestamptz := coalesce(o.order_time, f.first_seen);
+	r model.rule;
+	v model.rule_version;
+	sgn integer := sign(o.amount);
+	amount numeric := abs(o.amount);
+	base numeric;
+	quantity numeric;
+	refunded numeric;
+	refunded_quantity numeric;
+	by_quantity boolean;
+	part_num numeric;			-- what is left after refunds: part_num / part_den
+	part_den numeric;
+	num numeric;
+	den numeric;
+	t model.target;
+	wishes model.wish[];
+	wish model.wish;
+	winner integer;
+BEGIN
+	IF o.failed OR o.member IS NULL OR f.before OR o.amount = 0 OR o.phase = 'void'
+	   OR (o.order_time IS NOT NULL AND o.order_time < s.since) THEN
+		RETURN;
+	END IF;
+
+	-- before refunds: which rules give what
+	FOR r IN SELECT * FROM model.rule LOOP
+		v := model.version_at(r.name, f.generation, at, s.order_time_is_date);
+		CONTINUE WHEN v.rule IS NULL OR v.formula = 'none';
+		CONTINUE WHEN v.source IS NOT NULL AND v.source <> s.source;
+		CONTINUE WHEN v.currency IS NOT NULL AND v.currency <> o.currency;
+		CONTINUE WHEN NOT model.in_scope(v.scope, o.attributes);
+		CONTINUE WHEN v.condition IS NOT NULL AND NOT (o.conditions ->> (v.rule || '.' || v.version))::boolean;
+		CONTINUE WHEN sgn < 0 AND v.unlinked_return = 'ignore';
+		-- the mirror image of a negative row; a base of the other sign counts as 0
+		base := CASE WHEN v.base IS NULL THEN o.amount
+					 ELSE coalesce((o.bases ->> (v.rule || '.' || v.version))::numeric, 0) END;
+		base := greatest(base * sgn, 0);
+		quantity := greatest(coalesce(o.quantity, 0) * sgn, 0);
+		SELECT e.num, e.den INTO num, den FROM model.exact(v, amount, base, quantity) e;
+		CONTINUE WHEN num IS NULL;
+		wishes := wishes || ROW(r.id, v, base, quantity, num, den)::model.wish;
+	END LOOP;
+
+	FOREACH wish IN ARRAY coalesce(wishes, '{}') LOOP
+		v := wish.v;
+		-- the one winner of an exclusive group
+		IF v.rule_group IS NOT NULL AND v.group_mode IN ('first', 'best') THEN
+			SELECT w.rule_id INTO winner FROM unnest(wishes) w
+			 WHERE (w.v).rule_group = v.rule_group
+			 ORDER BY CASE WHEN v.group_mode = 'best' THEN w.num * (100 / w.den) END DESC,
+					  (w.v).priority DESC, w.rule_id
+			 LIMIT 1;
+			CONTINUE WHEN winner <> wish.rule_id;
+		END IF;
+
+		-- after refunds
+		num := wish.num;
+		den := wish.den;
+		IF sgn > 0 THEN
+			refunded := least(o.refunded, amount);
+			by_quantity := v.formula = 'per_unit' AND s.refunded_quantity IS NOT NULL;
+			IF by_quantity THEN
+				refunded_quantity := least(o.refunded_quantity, wish.quantity);
+				part_num := CASE WHEN refunded = amount THEN 0 ELSE wish.quantity - refunded_quantity END;
+				part_den := wish.quantity;
+			ELSE
+				part_num := amount - refunded;
+				part_den := amount;
+			END IF;
+			CASE v.refund
+				WHEN 'pro_rata' THEN
+					num := num * part_num;
+					den := den * part_den;
+				WHEN 'all' THEN
+					IF refunded > 0 OR part_num < part_den THEN
+						num := 0;
+					END IF;
+				WHEN 'keep_until_full' THEN
+					IF part_num = 0 THEN
+						num := 0;
+					END IF;
+				WHEN 'rejudge' THEN
+					-- numbers times part_den, so that there is no division yet
+					SELECT CASE WHEN refunded = amount THEN 0 ELSE coalesce(e.num, 0) END, coalesce(e.den, 1) * amount INTO num, den
+					  FROM model.exact(
+							model.times(v, amount),
+							(amount - refunded) * amount,
+							wish.base * (amount - refunded),
+							CASE WHEN by_quantity THEN part_num * amount ELSE wish.quantity * (amount - refunded) END) e;
+			END CASE;
+		END IF;
+
+		t.okey := o.okey;
+		t.rule := v.rule;
+		t.version := v.version;
+		t.member := o.member;
+		t.currency := o.currency;
+		t.amount := sgn * model.round_fraction(num, den, (SELECT c.scale FROM model.currency c WHERE c.code = o.currency), v.rounding);
+		t.hold := v.hold;
+		t.bucket := CASE
+			WHEN sgn < 0 THEN CASE WHEN o.phase IN ('pending', 'confirmed') THEN 'available' END
+			WHEN o.phase = 'confirmed' THEN CASE WHEN v.hold > '0'::interval THEN 'maturing' ELSE 'available' END
+			ELSE o.phase END;
+		IF t.amount <> 0 AND t.bucket IS NOT NULL THEN
+			RETURN NEXT t;
+		END IF;
+	END LOOP;
+END
+$$;
+
+-- A version whose constants in money are k times as large.
+CREATE FUNCTION model.times(v model.rule_version, k numeric) RETURNS model.rule_version
+LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+	v.minimum := v.minimum * k;
+	v.max_per_order := v.max_per_order * k;
+	IF v.formula = 'fixed' THEN
+		v.rate := v.rate * k;
+	END IF;
+	RETURN v;
+END
+$$;
+
+-- All targets of a source, given model.fact.
+CREATE FUNCTION model.targets(src regclass) RETURNS SETOF model.target
+LANGUAGE plpgsql AS $$
+DECLARE
+	s model.source;
+	o model.row;
+	f model.fact;
+BEGIN
+	SELECT * INTO STRICT s FROM model.source m WHERE m.source = src;
+	FOR o IN SELECT * FROM model.rows(src) LOOP
+		SELECT * INTO f FROM model.fact m WHERE m.source = src AND m.okey = o.okey;
+		CONTINUE WHEN NOT FOUND;
+		RETURN QUERY SELECT * FROM model.decide(o, s, f);
+	END LOOP;
+END
+$$;
