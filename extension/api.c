@@ -6,6 +6,7 @@
 
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
+#include "utils/datetime.h"
 #include "utils/guc.h"
 #include "utils/json.h"
 #include "utils/jsonb.h"
@@ -98,6 +99,30 @@ void
 sql_int(SqlParams *p, int32 value)
 {
 	sql_param(p, INT4OID, Int32GetDatum(value), false);
+}
+
+/*
+ * Connect to SPI as the current user, names resolved in pg_catalog only;
+ * returns what sql_end() wants.
+ */
+int
+sql_begin(void)
+{
+	int			level = NewGUCNestLevel();
+
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	return level;
+}
+
+void
+sql_end(int level)
+{
+	if (SPI_finish() != SPI_OK_FINISH)
+		elog(ERROR, "SPI_finish failed");
+	AtEOXact_GUC(true, level);
 }
 
 /*

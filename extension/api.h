@@ -38,6 +38,13 @@ extern void sql_text(SqlParams *p, const char *value);
 extern void sql_int(SqlParams *p, int32 value);
 
 /*
+ * SPI as the current user with names resolved in pg_catalog; the store's tables
+ * are reached by store_spi_begin() instead.
+ */
+extern int	sql_begin(void);
+extern void sql_end(int level);
+
+/*
  * Run one statement with its own snapshot, raise unless it returns "expected"
  * (SPI_OK_...), return the number of rows.  p may be NULL.
  */

@@ -26,6 +26,9 @@
 #define NUM_SHORT_WEIGHT_NEGATIVE	0x0040
 #define NUM_SHORT_WEIGHT	0x003F
 
+/* 10 ^ 19 is above PG_INT64_MAX */
+#define MAX_INT64_DIGITS	19
+
 /* A finite numeric taken apart: digits * 10000 ^ exponent */
 typedef struct Parts
 {
@@ -399,9 +402,12 @@ bool
 arith_round(Fraction f, int scale, Rounding mode, int64 *minor)
 {
 	Parts		num;
+	Parts		den;
+	int			magnitude;
 
 	Assert(scale >= 0);
-	if (!take_apart(f.num, &num))
+	if (!take_apart(f.num, &num) ||
+		(f.den != NULL && !take_apart(f.den, &den)))
 		return false;
 	if (num.ndigits == 0)
 	{
@@ -409,13 +415,18 @@ arith_round(Fraction f, int scale, Rounding mode, int64 *minor)
 		return true;
 	}
 
+	/* leave out what is far too large before numeric can overflow */
+	magnitude = num.exponent + num.ndigits - 1;
+	if (f.den != NULL)
+		magnitude -= den.exponent + den.ndigits;
+	if (magnitude * NUM_BASE_DIGITS + scale > MAX_INT64_DIGITS)
+		return false;
+
 #ifdef HAVE_INT128
 	{
-		Parts		den;
 		bool		fits;
 
-		if ((f.den == NULL || take_apart(f.den, &den)) &&
-			round_small(&num, f.den ? &den : NULL, scale, mode, &fits, minor))
+		if (round_small(&num, f.den ? &den : NULL, scale, mode, &fits, minor))
 			return fits;
 	}
 #endif

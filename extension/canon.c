@@ -13,6 +13,7 @@
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "common/shortest_dec.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
 #include "utils/datetime.h"
@@ -25,7 +26,7 @@
  * Is this the type citext of the extension citext?  Its equality folds case
  * under the default collation, whatever the column's collation.
  */
-static bool
+bool
 type_is_citext(Oid typid)
 {
 	HeapTuple	tuple;

@@ -54,4 +54,7 @@ extern char *canon_key(int nparts, char **parts);
 /* Append one value to the composite key of a scope: "<length>:<bytes>" */
 extern void canon_append_scope(StringInfo buf, const char *value);
 
+/* Is this the type citext of the extension citext? */
+extern bool type_is_citext(Oid typid);
+
 #endif							/* REBATE_CANON_H */

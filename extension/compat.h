@@ -30,4 +30,34 @@
 	index_beginscan(heap, index, snapshot, nkeys, 0)
 #endif
 
+/*
+ * 16: heap_update tells which indexes need entries; before, the tuple does.
+ * A macro, so that this header needs no access method's headers.
+ */
+#if PG_VERSION_NUM >= 160000
+#define heap_update_compat(rel, tid, tuple, cid, crosscheck, wait, tmfd, lockmode, update) \
+	({ \
+		TU_UpdateIndexes which_; \
+		TM_Result	result_ = heap_update(rel, tid, tuple, cid, crosscheck, wait, tmfd, \
+										  lockmode, &which_); \
+		*(update) = result_ == TM_Ok && which_ != TU_None; \
+		result_; \
+	})
+#else
+#define heap_update_compat(rel, tid, tuple, cid, crosscheck, wait, tmfd, lockmode, update) \
+	({ \
+		TM_Result	result_ = heap_update(rel, tid, tuple, cid, crosscheck, wait, tmfd, \
+										  lockmode); \
+		*(update) = result_ == TM_Ok && !HeapTupleIsHeapOnly(tuple); \
+		result_; \
+	})
+#endif
+
+/* GROUP BY ALL leaves no group clause behind; needs nodes/parsenodes.h */
+#if PG_VERSION_NUM >= 190000
+#define select_groups_by_all(select)	((select)->groupByAll)
+#else
+#define select_groups_by_all(select)	false
+#endif
+
 #endif							/* REBATE_COMPAT_H */

@@ -201,22 +201,21 @@ static bool
 store_guarded(void)
 {
 	SqlParams	params = {0};
+	int			level;
 	uint64		found;
 
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
+	level = sql_begin();
 	sql_text(&params, STORE_SCHEMA);
-	found = sql_run("SELECT FROM pg_catalog.pg_trigger t"
-					"  JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.tgrelid"
-					"  JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace"
-					"  JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) t.tgfoid"
-					"  JOIN pg_catalog.pg_namespace f ON f.oid OPERATOR(pg_catalog.=) p.pronamespace"
-					" WHERE n.nspname OPERATOR(pg_catalog.=) $1::pg_catalog.name"
-					"   AND c.relname OPERATOR(pg_catalog.=) 'store'"
-					"   AND f.nspname OPERATOR(pg_catalog.=) 'rebate'"
-					"   AND p.proname OPERATOR(pg_catalog.=) 'guard'", &params, SPI_OK_SELECT);
-	if (SPI_finish() != SPI_OK_FINISH)
-		elog(ERROR, "SPI_finish failed");
+	found = sql_run("SELECT FROM pg_trigger t"
+					"  JOIN pg_class c ON c.oid = t.tgrelid"
+					"  JOIN pg_namespace n ON n.oid = c.relnamespace"
+					"  JOIN pg_proc p ON p.oid = t.tgfoid"
+					"  JOIN pg_namespace f ON f.oid = p.pronamespace"
+					" WHERE n.nspname = $1::name"
+					"   AND c.relname = 'store'"
+					"   AND f.nspname = 'rebate'"
+					"   AND p.proname = 'guard'", &params, SPI_OK_SELECT);
+	sql_end(level);
 	return found > 0;
 }
 

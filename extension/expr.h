@@ -31,7 +31,8 @@ typedef struct OrderExpr
  * columns it reads, and coerces to "want" (InvalidOid: any) by assignment or
  * implicit cast, with the error position inside "text".  Returns the deparsed,
  * fully qualified text (a plain column: its quoted name), and fills *result
- * (may be NULL) in the current memory context.
+ * (may be NULL) in the current memory context.  Times without zone in literals
+ * are read in the TimeZone of the caller, and stored with their zone.
  */
 extern char *expr_check(Relation rel, const char *what, const char *text,
 						Oid want, OrderExpr *result);
@@ -52,8 +53,9 @@ extern void expr_load(Relation rel, const char *what, const char *text,
 extern Datum expr_eval(OrderExpr *expr, TupleTableSlot *slot, bool *isnull);
 
 /*
- * Pin settings (TimeZone to "time_zone", DateStyle, IntervalStyle,
- * extra_float_digits, lc_*, search_path) and run as "owner" under
+ * Pin the settings that an allowed expression can read (TimeZone to
+ * "time_zone", DateStyle, IntervalStyle, extra_float_digits, bytea_output,
+ * timezone_abbreviations) and run as "owner" under
  * SECURITY_RESTRICTED_OPERATION until expr_end(); an error unwinds by itself
  * with the (sub)transaction for settings, and the caller's (sub)transaction
  * abort restores the user.  Settings are compared first and set only when they

@@ -356,6 +356,20 @@ rules_get(Store *store, int32 rule_id)
 	return rule;
 }
 
+int32
+rules_expense(Store *store, int32 rule_id, int32 version)
+{
+	Rule	   *rule = rules_get(store, rule_id);
+
+	for (int i = 0; rule && i < rule->nversions; i++)
+		if (rule->versions[i]->version == version)
+			return rule->versions[i]->expense;
+	ereport(ERROR,
+			(errcode(ERRCODE_RB_STORE_DAMAGED),
+			 errmsg("version %d of rule %d is missing", version, rule_id),
+			 errhint("Restore it; rebate.audit() lists what is wrong.")));
+}
+
 RuleCandidates *
 rules_lookup(Store *store, int32 scope_id, const char *key, int keylen)
 {

@@ -115,6 +115,9 @@ extern RuleCandidates *rules_lookup(Store *store, int32 scope_id, const char *ke
 /* A rule with all its versions; NULL if there is none */
 extern Rule *rules_get(Store *store, int32 rule_id);
 
+/* The expense account of a version, for money that goes back */
+extern int32 rules_expense(Store *store, int32 rule_id, int32 version);
+
 /* Compile condition and base for a source, once */
 extern void rules_compile(RuleVersion *version, Source *source);
 

@@ -5,7 +5,7 @@ CREATE FUNCTION rebate.store_views() RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$ SELECT $ddl$
-CREATE VIEW rebate.balances AS
+CREATE OR REPLACE VIEW rebate.balances AS
 SELECT a.member, a.currency,
 	   a.tracked * c.unit AS tracked,
 	   a.pending * c.unit AS pending,
@@ -17,7 +17,7 @@ FROM rebate_data.account a
 JOIN rebate_data.currency c ON c.code = a.currency;
 COMMENT ON VIEW rebate.balances IS 'balances by bucket: one row a member and currency';
 
-CREATE VIEW rebate.accruals AS
+CREATE OR REPLACE VIEW rebate.accruals AS
 SELECT x.accrual_id, a.member, a.currency, s.relation_name AS source,
 	   x.order_key, r.name AS rule, x.version,
 	   CASE x.phase WHEN 't' THEN 'tracked' WHEN 'p' THEN 'pending'
@@ -36,7 +36,7 @@ LEFT JOIN rebate_data.rule r ON r.rule_id = x.rule_id
 WHERE x.rule_id <> 0;
 COMMENT ON VIEW rebate.accruals IS 'rebates: one row an order, rule and account, with what it earned and where that stands; bucket is NULL if it is nowhere';
 
-CREATE VIEW rebate.entries AS
+CREATE OR REPLACE VIEW rebate.entries AS
 SELECT e.account_id, e.seq, a.member, a.currency,
 	   CASE e.kind WHEN 'a' THEN 'accrue' WHEN 'r' THEN 'reverse'
 			WHEN 'm' THEN 'move' ELSE e.kind::text END AS kind,
@@ -63,7 +63,7 @@ LEFT JOIN rebate_data.accrual x
 LEFT JOIN rebate_data.rule r ON r.rule_id = x.rule_id;
 COMMENT ON VIEW rebate.entries IS 'the ledger: each movement of money of a member, with the balances after it; seq is dense';
 
-CREATE VIEW rebate.decisions AS
+CREATE OR REPLACE VIEW rebate.decisions AS
 SELECT s.relation_name AS source, x.order_key,
 	   CASE WHEN pg_catalog.bit_or(x.flags) & 2 <> 0 THEN 'failed'
 			WHEN pg_catalog.bit_or(x.flags) & 1 <> 0 THEN 'before attachment'
@@ -81,21 +81,21 @@ LEFT JOIN rebate_data.currency c ON c.code = a.currency
 GROUP BY x.source_id, s.relation_name, x.order_key;
 COMMENT ON VIEW rebate.decisions IS 'what was concluded for each order seen: accrued, no rule, guest, before attachment, failed';
 
-CREATE VIEW rebate.failures AS
+CREATE OR REPLACE VIEW rebate.failures AS
 SELECT s.relation_name AS source, f.order_key, f.sqlstate, f.message, f.detail,
 	   f.first_failed_at, f.last_failed_at, f.attempts
 FROM rebate_data.failure f
 LEFT JOIN rebate_data.source s ON s.source_id = f.source_id;
 COMMENT ON VIEW rebate.failures IS 'orders set aside because they could not be decided; the next change of the row decides it again';
 
-CREATE VIEW rebate.sources AS
+CREATE OR REPLACE VIEW rebate.sources AS
 SELECT s.relation_name AS source, s.source_id, s.key_columns AS key, s.member,
 	   s.amount, COALESCE(s.currency_code, s.currency) AS currency, s.since,
 	   s.attached_at, s.attached_by, s.detached_at, s.arguments
 FROM rebate_data.source s;
 COMMENT ON VIEW rebate.sources IS 'order tables that rebates are, or were, attached to, with what is mapped';
 
-CREATE VIEW rebate.rule_versions AS
+CREATE OR REPLACE VIEW rebate.rule_versions AS
 SELECT r.name AS rule, v.version, v.formula, v.rate, v.currency, v.scope,
 	   v.condition, v.valid_from, v.valid_to, g.name AS rule_group, v.priority,
 	   p.name AS campaign, v.arguments, v.generation, v.created_at, v.created_by
@@ -105,7 +105,7 @@ LEFT JOIN rebate_data.rule_group g ON g.group_id = v.group_id
 LEFT JOIN rebate_data.campaign p ON p.campaign_id = v.campaign_id;
 COMMENT ON VIEW rebate.rule_versions IS 'all versions of the rules; formula "none" pays nothing: the rule was ended';
 
-CREATE VIEW rebate.rules AS
+CREATE OR REPLACE VIEW rebate.rules AS
 SELECT r.name AS rule, v.version, v.formula, v.rate, v.currency, v.scope,
 	   v.condition, v.valid_from, v.valid_to, g.name AS rule_group, v.priority,
 	   p.name AS campaign, v.arguments
@@ -117,7 +117,7 @@ LEFT JOIN rebate_data.rule_group g ON g.group_id = v.group_id
 LEFT JOIN rebate_data.campaign p ON p.campaign_id = v.campaign_id;
 COMMENT ON VIEW rebate.rules IS 'the last version of each rule';
 
-CREATE VIEW rebate.ledger_accounts AS
+CREATE OR REPLACE VIEW rebate.ledger_accounts AS
 SELECT l.code, l.kind, l.description
 FROM rebate_data.ledger_account l;
 COMMENT ON VIEW rebate.ledger_accounts IS 'chart of accounts: the codes that entries debit and credit';

@@ -2,18 +2,22 @@
 # What benches share: private servers, measured rounds, statistics. Sourced by run and profile after test/lib/server.bash.
 #
 # A bench is a file benches/NAME.sh with functions
-#   bench_setup            makes the databases of its variants (those for which `wanted VARIANT` is true)
-#   bench_measure          measures in interleaved rounds, and reports
-#   bench_load VARIANT     the load of one variant, for $seconds seconds, for profile
-# and lines "# server: SETTING" for settings of its server beyond those below.
+#   bench_setup            makes the servers of its variants (those for which `wanted VARIANT` is true)
+#   bench_measure          measures and reports
+#   bench_load VARIANT     starts the load of one variant, for profile
+# and lines "# server: SETTING" for settings of its servers beyond those below.
+#
+# Each variant has a server of its own, named like it, so that all CPU of a server belongs to one variant. `on VARIANT
+# COMMAND` runs a client there. Figures of a round are kept with `sample`; metric_ratio and its like report from them.
 
 bench_dir=$rb_top/test/bench
 rounds=${BENCH_ROUNDS:-5}               # measured rounds
 seconds=${BENCH_SECONDS:-3}             # of one variant in one round
+slice=${BENCH_SLICE:-0.05}              # seconds after which the next variant has its turn in a round
 members=${BENCH_MEMBERS:-100000}
 
 # A server as in production, but for what makes rounds unequal: checkpoints and autovacuum in the middle of one.
-bench_settings="shared_buffers = '1GB'
+bench_settings="shared_buffers = '512MB'
 wal_level = 'replica'
 max_wal_size = '32GB'
 checkpoint_timeout = '1h'
@@ -21,32 +25,11 @@ synchronous_commit = off
 autovacuum = off
 max_prepared_transactions = 0"
 
-# Copies the server's files to $run/tree, builds and installs rebate there. BENCH_VARIANTS without rebate: no build.
-bench_tree() {
-	rb_copy_tree "$run/tree"
-	wanted rebate || wanted rebate_other || return 0
-	rb_copy_source "$run/src"
-	rb_build "$run/src" "$run/tree" >"$run/build" 2>&1 || { cat "$run/build" >&2; rb_die "rebate does not build"; }
-}
+note() { printf '# %s\n' "$*"; }
 
-# A fresh server for the bench in file $1.
-bench_server() {
-	server=$run/s
-	rb_create "$server" "$run/tree" "$bench_settings"$'\n'"$(sed -n 's/^# server: //p' "$1")"
-	rb_start "$server"
-	rb_client_env "$server"
-	postmaster=$(head -n 1 "$server/data/postmaster.pid")
-	export PGOPTIONS='-c client_min_messages=warning'
-	note "server: $(bench_settings_in_force)"
-}
-
-bench_settings_in_force() {
-	local name line=''
-	for name in shared_buffers wal_level max_wal_size fsync full_page_writes synchronous_commit autovacuum jit \
-		shared_preload_libraries; do
-		line+=", $name = $(query postgres "SHOW $name")"
-	done
-	printf 'PostgreSQL %s%s' "$(query postgres 'SHOW server_version')" "$line"
+# A metric with its value; nothing if there is none.
+metric() {                              # METRIC VALUE
+	if [ -n "$2" ]; then printf 'bench %s %s %s\n' "$bench" "$1" "$2"; fi
 }
 
 # Is this variant to be run? BENCH_VARIANTS="plain plpgsql" leaves the others out; for development.
@@ -63,139 +46,118 @@ only_wanted() {
 	done
 }
 
-note() { printf '# %s\n' "$*"; }
+calc() { awk "BEGIN { printf \"%.6g\n\", $1 }"; }
 
-# One value; prints nothing if it could not be had.
-metric() {                              # NAME VALUE
-	if [ -n "$2" ]; then printf 'bench %s %s %s\n' "$bench" "$1" "$2"; fi
-}
+# --- servers ---------------------------------------------------------------------------------------------------------
 
-query() { psql -XqAt -v ON_ERROR_STOP=1 -d "$1" -c "$2"; }
+declare -A host_of=() postmaster_of=() load_of=()
 
-script() {                              # DATABASE FILE [psql's options]
-	local db=$1 file=$2
-	shift 2
-	psql -XqAt -v ON_ERROR_STOP=1 -v members="$members" "$@" -d "$db" -f "$bench_dir/$file" >/dev/null
-}
-
-# --- databases -------------------------------------------------------------------------------------------------------
-
-# The shop of a variant: $2 merchants, a rule for each but in the plain one; then an order of each member.
-bench_shop() {                          # VARIANT MERCHANTS [DATABASE]
-	local variant=$1 merchants=$2 db=${3:-$1} begin=$SECONDS
-	query postgres "CREATE DATABASE $db"
-	script "$db" shop.sql
-	case $variant in
-	plain) ;;
-	rebate_other) script "$db" rebate.sql -v merchants="$merchants"
-		query "$db" "LOAD 'rebate'; ALTER DATABASE $db SET rebate.posting = $(other_posting)" ;;
-	*) script "$db" "$variant.sql" -v merchants="$merchants" ;;
+# Before the first bench: the server's files in $run/tree, with rebate, and an empty data directory.
+bench_tree() {
+	rb_copy_tree "$run/tree"
+	case " ${BENCH_VARIANTS:-rebate} " in
+	*rebate* | *rules_*)
+		rb_copy_source "$run/src"
+		rb_build "$run/src" "$run/tree" >"$run/build" 2>&1 || { cat "$run/build" >&2; rb_die "rebate does not build"; }
+		;;
 	esac
-	script "$db" fill.sql -v merchants="$merchants"
-	rb_say "$bench: database $db made in $((SECONDS - begin)) s"
+	(cd / && rb_initdb "$run/tree" "$run/template")
+	# Not the environment of a server, but the private programs.
+	PATH=$run/tree$rb_bindir:$PATH
+	export PGPORT=5432 PGUSER=postgres PGDATABASE=shop PGOPTIONS='-c client_min_messages=warning'
 }
 
-# The moments of posting: the default one, which the variant rebate runs with, and the other.
-default_posting() {
-	query postgres "LOAD 'rebate'; SELECT boot_val FROM pg_settings WHERE name = 'rebate.posting'"
+# A server for a variant: VARIANT [SETTINGS] [VARIANT TO COPY]
+bench_server() {
+	local v=$1 settings=${2:-} template=$run/template
+	if [ -n "${3:-}" ]; then
+		template=$run/servers/$3/data
+		rb_stop "$run/servers/$3"
+	fi
+	mkdir -p "$run/servers"
+	chmod 0755 "$run/servers"
+	rb_create "$run/servers/$v" "$run/tree" \
+		"$bench_settings"$'\n'"$(sed -n 's/^# server: //p' "$bench_dir/benches/$bench.sh")"$'\n'"$settings" "$template"
+	server_start "$v"
+	if [ -n "${3:-}" ]; then server_start "$3"; else on "$v" psql -Xq -d postgres -c 'CREATE DATABASE shop'; fi
 }
 
-other_posting() {
-	if [ "$(default_posting)" = commit ]; then echo statement; else echo commit; fi
+server_start() {
+	rb_start "$run/servers/$1"
+	host_of[$1]=$(cat "$run/servers/$1/socket")
+	postmaster_of[$1]=$(head -n 1 "$run/servers/$1/data/postmaster.pid")
 }
 
-# Names of variants in the output.
-variant_title() {
-	case $1 in
-	rebate) printf 'rebate, posting at %s (default)' "$(default_posting)" ;;
-	rebate_other) printf 'rebate, posting at %s' "$(other_posting)" ;;
-	*) printf '%s' "$1" ;;
-	esac
+# Stops and removes all servers of a bench.
+bench_servers_end() {
+	local dir
+	for dir in "$run"/servers/*; do
+		if [ -d "$dir" ]; then rb_remove "$dir"; fi
+	done
 }
 
-# Did the shop of this database get what it should? A bench of something that does not work would be fast.
-bench_check() {                         # DATABASE
-	local found
-	case $1 in
-	*plpgsql*) found=$(query "$1" "SELECT count(*) = (SELECT count(*) FROM orders) AND
-			sum(earned) = (SELECT sum(available) FROM ledger.account) AND
-			count(*) FILTER (WHERE earned <> 0) = (SELECT count(*) FROM ledger.entry) FROM ledger.accrual") ;;
-	*rebate*) found=$(query "$1" "SELECT count(*) = (SELECT count(*) FROM orders) AND
-			sum(earned) = (SELECT sum(available) FROM rebate_data.account) AND
-			count(*) FILTER (WHERE earned <> 0) = (SELECT count(*) FROM rebate_data.entry) FROM rebate_data.accrual
-			WHERE rule_id > 0") ;;
-	*) return 0 ;;
-	esac
-	[ "$found" = t ] || rb_die "$bench: the ledger of database $1 does not agree with its orders"
+on() {                                  # VARIANT COMMAND..
+	PGHOST=${host_of[$1]} "${@:2}"
+}
+
+query() { on "$1" psql -XqAt -v ON_ERROR_STOP=1 -c "$2"; }
+
+script() {                              # VARIANT FILE [OPTIONS OF psql]
+	on "$1" psql -XqAt -v ON_ERROR_STOP=1 -v members="$members" "${@:3}" -f "$bench_dir/$2" >/dev/null
+}
+
+note_server() {                         # VARIANT: any, they are alike
+	local name line
+	line="PostgreSQL $(query "$1" 'SHOW server_version'), $(nproc) CPUs"
+	for name in shared_buffers wal_level synchronous_commit fsync full_page_writes max_wal_size autovacuum jit \
+		shared_preload_libraries; do
+		line+=", $name = $(query "$1" "SHOW $name")"
+	done
+	note "$line"
+}
+
+# --- the shop --------------------------------------------------------------------------------------------------------
+
+# The server and shop of a variant: $2 merchants, each with a rule but in the plain one; then an order of each member.
+# KIND: plain, rebate, plpgsql (the SQL file of that name); default: VARIANT.
+bench_shop() {                          # VARIANT MERCHANTS [KIND]
+	local v=$1 merchants=$2 kind=${3:-$1} begin=$SECONDS
+	bench_server "$v"
+	script "$v" shop.sql
+	if [ "$kind" != plain ]; then script "$v" "$kind.sql" -v merchants="$merchants"; fi
+	script "$v" fill.sql -v merchants="$merchants"
+	note "$v: made in $((SECONDS - begin)) s"
+}
+
+# A copy of variant rebate that posts at the other moment.
+bench_shop_other() {                    # VARIANT [OF]
+	bench_server "$1" "rebate.posting = '$(posting other "${2:-rebate}")'" "${2:-rebate}"
+}
+
+# The moments of posting: the default one, which the variants named rebate run with, and the other.
+posting() {                             # default | other, VARIANT
+	query "$2" "LOAD 'rebate'; SELECT CASE WHEN '$1' = 'default' THEN boot_val
+		WHEN boot_val = 'commit' THEN 'statement' ELSE 'commit' END FROM pg_settings WHERE name = 'rebate.posting'"
+}
+
+# Did the shop of this variant get what it should? A bench of something that does not work would be fast.
+bench_check() {                         # VARIANT
+	local schema found
+	for schema in ledger rebate_data; do
+		[ -n "$(query "$1" "SELECT to_regclass('$schema.accrual')")" ] || continue
+		found=$(query "$1" "SELECT count(*) = (SELECT count(*) FROM orders) AND
+			sum(earned) = (SELECT sum(available) FROM $schema.account) AND
+			count(*) FILTER (WHERE earned <> 0) = (SELECT count(*) FROM $schema.entry) FROM $schema.accrual WHERE rule_id <> 0")
+		[ "$found" = t ] || rb_die "$bench: the ledger of $1 does not agree with its orders"
+	done
 }
 
 # --- measuring -------------------------------------------------------------------------------------------------------
 
-# CPU of the server in ticks: the postmaster, its children that are gone, and those that are there.
-server_ticks() {
-	{ cat /proc/[0-9]*/stat 2>/dev/null || :; } | awk -v pm="$postmaster" '
-		{ pid = $1; sub(/^.*\) /, "") }         # from here on $1 is field 3 of the manual page
-		pid == pm { sum += $12 + $13 + $14 + $15 }
-		$2 == pm { sum += $12 + $13 }
-		END { print sum + 0 }'
-}
-
-# Waits until no client is connected, so that each backend's work is in the figures, and in those of the right round.
-no_clients() {
-	local pid line
-	for _ in {1..500}; do
-		line=
-		while read -r pid; do
-			line+=$(tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" || :)
-		done < <({ cat /proc/[0-9]*/stat 2>/dev/null || :; } | awk -v pm="$postmaster" \
-			'{ pid = $1; sub(/^.*\) /, "") } $2 == pm { print pid }')
-		case $line in *'[local]'*) sleep 0.02 ;; *) return 0 ;; esac
-	done
-	rb_die "a client stays connected"
-}
-
-# Counters of database $1: WAL bytes, records and full-page images of the server, pages looked for, bytes on disk.
-counters() {
-	query "$1" "SELECT wal_bytes, wal_records, wal_fpi, blks_hit + blks_read,
-		(SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relkind IN ('r', 'S')
-			AND relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace, 'pg_toast'::regnamespace))
-		FROM pg_stat_wal, pg_stat_database WHERE datname = current_database()" | tr '|' ' '
-}
-
-# A figure of the round that is running: kept in $run/samples.
+# A figure of the round that is running.
 sample() { printf '%s %s %s %s\n' "$round" "$1" "$2" "$3" >>"$run/samples"; }
 
-# Lets pgbench run script $4 and keeps as samples what an order cost: VARIANT DATABASE CLIENTS SCRIPT [pgbench's options]
-pgbench_round() {
-	local variant=$1 db=$2 clients=$3 file=$4 before after begin end done_ tps
-	shift 4
-	read -ra before < <(counters "$db")
-	no_clients
-	begin=$(server_ticks)
-	pgbench -n -M prepared -c "$clients" -j "$((clients > 1 ? 2 : 1))" -T "$seconds" -f "$bench_dir/$file" \
-		-D members="$members" -U shop "$@" "$db" >"$run/pgbench" 2>&1 ||
-		{ cat "$run/pgbench" >&2; rb_die "$bench: pgbench failed"; }
-	no_clients
-	end=$(server_ticks)
-	read -ra after < <(counters "$db")
-	done_=$(sed -n 's/^number of transactions actually processed: \([0-9]*\).*/\1/p' "$run/pgbench")
-	tps=$(sed -n 's/^tps = \([0-9.]*\).*/\1/p' "$run/pgbench")
-	if ! grep -q '^number of failed transactions: 0 ' "$run/pgbench" || [ "${done_:-0}" = 0 ]; then
-		cat "$run/pgbench" >&2
-		rb_die "$bench: failed transactions"
-	fi
-	sample "$variant" tps "$tps"
-	sample "$variant" orders "$done_"
-	sample "$variant" cpu "$(calc "($end - $begin) * 1000000 / $ticks_per_second / $done_")"
-	sample "$variant" wal "$(calc "(${after[0]} - ${before[0]}) / $done_")"
-	sample "$variant" wal_records "$(calc "(${after[1]} - ${before[1]}) / $done_")"
-	sample "$variant" wal_fpi "$(calc "(${after[2]} - ${before[2]}) / $done_")"
-	sample "$variant" pages "$(calc "(${after[3]} - ${before[3]}) / $done_")"
-	sample "$variant" disk "$(calc "(${after[4]} - ${before[4]}) / $done_")"
-}
-ticks_per_second=$(getconf CLK_TCK)
-
-calc() { awk "BEGIN { printf \"%.6g\n\", $1 }"; }
+samples_new() { : >"$run/samples"; }
 
 # Runs `COMMAND VARIANT` for each variant in turn, round after round, every other round in the opposite order.
 interleave() {                          # ROUNDS COMMAND VARIANT..
@@ -211,11 +173,107 @@ interleave() {                          # ROUNDS COMMAND VARIANT..
 	done
 }
 
-# A round that does not count: caches, hint bits, first changes of pages after the checkpoint.
-warm_up() {                             # COMMAND VARIANT..
-	local seconds=1
-	interleave 1 "$@"
-	: >"$run/samples"
+# Starts a pgbench on a variant's server that runs until load_end: VARIANT CLIENTS SCRIPT [OPTIONS OF pgbench]
+load_start() {
+	local v=$1 clients=$2 file=$3
+	shift 3
+	on "$v" pgbench -n -M prepared -c "$clients" -j "$((clients > 1 ? 2 : 1))" -T 100000 -f "$bench_dir/$file" \
+		-D members="$members" -U shop "$@" shop >"$run/load-$v" 2>&1 &
+	load_of[$v]=$!
+	for _ in {1..1000}; do
+		if [ "$(backends "$v" | wc -l)" = "$clients" ]; then return; fi
+		load_check "$v"
+		sleep 0.01
+	done
+	rb_die "$bench: pgbench does not connect"
+}
+
+# Process ids of the sessions on a variant's server.
+backends() {
+	{ cat /proc/[0-9]*/stat 2>/dev/null || :; } |
+		awk -v pm="${postmaster_of[$1]}" '{ pid = $1; sub(/^.*\) /, "") } $2 == pm { print pid }' |
+		while read -r pid; do
+			case $(tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" || :) in *'shop [local]'*) echo "$pid" ;; esac
+		done
+}
+
+load_check() {
+	if ! kill -0 "${load_of[$1]}" 2>/dev/null || grep -q aborted "$run/load-$1"; then
+		cat "$run/load-$1" >&2
+		rb_die "$bench: the load of $1 failed"
+	fi
+}
+
+load_end() {                            # VARIANT..
+	local v
+	for v in "$@"; do
+		load_check "$v"
+		# A stopped process ends when it goes on.
+		kill -TERM "${load_of[$v]}"
+		kill -CONT "${load_of[$v]}"
+		wait "${load_of[$v]}" 2>/dev/null || :
+		unset "load_of[$v]"
+	done
+}
+
+# Client and session of a variant on one CPU: no time goes into waking up the other CPU.
+load_pin() {                            # VARIANT..
+	local v pid cpu=$(($(nproc) - 1))
+	for v in "$@"; do
+		for pid in "${load_of[$v]}" $(backends "$v"); do taskset -apc "$cpu" "$pid" >/dev/null; done
+	done
+}
+
+# Counters of a variant: orders, WAL bytes, records and full-page images, pages looked for, bytes on disk.
+counters() {
+	query "$1" "SELECT (SELECT last_value FROM orders_id_seq), wal_bytes, wal_records, wal_fpi, blks_hit + blks_read,
+		(SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relkind IN ('r', 'S')
+			AND relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace, 'pg_toast'::regnamespace))
+		FROM pg_stat_wal, pg_stat_database WHERE datname = current_database()" | tr '|' ' '
+}
+
+# The started loads of these variants in turn, in slices, for $seconds each: a round. Samples are what an order cost.
+turns_round() {                         # VARIANT..
+	local v cpu active before after args=() c
+	declare -A counted=()
+	for v in "$@"; do
+		counted[$v]=$(counters "$v")
+		args+=("$v:${load_of[$v]}:${postmaster_of[$v]}")
+	done
+	sleep 0.1                       # the sessions that counted are gone
+	"$bench_dir/turns" "$slice" "$seconds" "${args[@]}" >"$run/turns"
+	sleep 0.1
+	while read -r v cpu active; do
+		load_check "$v"
+		read -ra before <<<"${counted[$v]}"
+		read -ra after < <(counters "$v")
+		c=$((after[0] - before[0]))
+		[ "$c" -gt 0 ] || rb_die "$bench: no orders in $v"
+		sample "$v" cpu "$(calc "$cpu / $c")"
+		sample "$v" tps "$(calc "$c / $active")"
+		sample "$v" wal "$(calc "(${after[1]} - ${before[1]}) / $c")"
+		sample "$v" wal_records "$(calc "(${after[2]} - ${before[2]}) / $c")"
+		sample "$v" wal_fpi "$(calc "(${after[3]} - ${before[3]}) / $c")"
+		sample "$v" pages "$(calc "(${after[4]} - ${before[4]}) / $c")"
+		sample "$v" disk "$(calc "(${after[5]} - ${before[5]}) / $c")"
+	done <"$run/turns"
+}
+
+# Rounds of turns for variants whose loads `COMMAND VARIANT` starts; the first, a short one, does not count: caches,
+# first changes of pages after the checkpoint. With `pinned` as fourth word each client shares a CPU with its session.
+turns() {                               # ROUNDS COMMAND free|pinned VARIANT..
+	local n=$1 command=$2 where=$3 v
+	shift 3
+	for v in "$@"; do
+		"$command" "$v"
+		sleep 0.3
+		kill -STOP "${load_of[$v]}"
+	done
+	if [ "$where" = pinned ]; then load_pin "$@"; fi
+	for ((round = 0; round <= n; round++)); do
+		if [ "$round" = 0 ]; then seconds=1 turns_round "$@"; samples_new; else turns_round "$@"; fi
+	done
+	load_end "$@"
 }
 
 # --- statistics ------------------------------------------------------------------------------------------------------
@@ -228,8 +286,9 @@ spread() {
 
 # Samples of a variant: VARIANT QUANTITY DECIMALS
 spread_of() { awk -v v="$1" -v q="$2" '$2 == v && $3 == q { print $4 }' "$run/samples" | spread "$3"; }
+median_of() { spread_of "$@" | cut -d' ' -f1; }
 
-# Of the rounds: variant $1 divided by ($4 /) or less ($4 -) variant $2 in quantity $3; round by round, to $5 decimals.
+# Round by round: variant $1 divided by ($4 /) or less ($4 -) variant $2 in quantity $3, to $5 decimals.
 spread_vs() {
 	awk -v a="$1" -v b="$2" -v q="$3" -v op="$4" '
 		$3 == q && $2 == a { x[$1] = $4 }
@@ -237,26 +296,31 @@ spread_vs() {
 		END { for (r in x) if (r in y) print op == "/" ? x[r] / y[r] : x[r] - y[r] }' "$run/samples" | spread "${5:-3}"
 }
 
-# Prints the metric $1: median of variant $2 divided by variant $3 in quantity $4, and its spread as a comment.
-metric_ratio() {
+# Reports as METRIC the median of variant $2 divided by (or with `-` as $5: less) variant $3 in quantity $4.
+metric_vs() {                           # METRIC VARIANT VARIANT QUANTITY [/ | -]
 	local m low high
-	read -r m low high < <(spread_vs "$2" "$3" "$4" / 3) || return 0
+	read -r m low high < <(spread_vs "$2" "$3" "$4" "${5:-/}") || return 0
 	metric "$1" "$m"
-	note "$bench $1: rounds from $low to $high"
+	note "    $1: rounds from $low to $high"
 }
 
-# One line of absolute figures per variant.
+# The same as a comment.
+note_vs() {                             # VARIANT VARIANT QUANTITY
+	local m low high
+	read -r m low high < <(spread_vs "$1" "$2" "$3" /) || return 0
+	note "$3, $1 against $2: $m (rounds from $low to $high)"
+}
+
+# Absolute figures of variants.
 note_orders() {                         # TITLE VARIANT..
 	local title=$1 v m low high t tlow thigh
 	shift
 	for v in "$@"; do
 		read -r m low high < <(spread_of "$v" cpu 1) || continue
 		read -r t tlow thigh < <(spread_of "$v" tps 0)
-		note "$title, $(variant_title "$v"): $m us/order server CPU ($low to $high), $t orders/s ($tlow to $thigh)"
-		note "    an order: WAL $(spread_of "$v" wal 0 | cut -d' ' -f1) bytes" \
-			"in $(spread_of "$v" wal_records 1 | cut -d' ' -f1) records" \
-			"($(spread_of "$v" wal_fpi 3 | cut -d' ' -f1) full pages)," \
-			"$(spread_of "$v" pages 1 | cut -d' ' -f1) page accesses," \
-			"$(spread_of "$v" disk 0 | cut -d' ' -f1) bytes on disk"
+		note "$title, $v: $m us/order server CPU ($low to $high), $t orders/s ($tlow to $thigh);" \
+			"WAL $(median_of "$v" wal 0) bytes in $(median_of "$v" wal_records 1) records" \
+			"($(median_of "$v" wal_fpi 3) full pages)," \
+			"$(median_of "$v" pages 1) page accesses, $(median_of "$v" disk 0) bytes on disk"
 	done
 }

@@ -69,7 +69,10 @@ DECLARE
 	written integer;
 	last model.rule_version;
 BEGIN
-	SELECT * INTO STRICT last FROM model.rule_version v WHERE v.rule = end_rule.name ORDER BY v.version DESC LIMIT 1;
+	SELECT * INTO last FROM model.rule_version v WHERE v.rule = end_rule.name ORDER BY v.version DESC LIMIT 1;
+	IF NOT FOUND THEN
+		RETURN NULL;		-- its first version was rolled back
+	END IF;
 	written := rebate.end_rule(name, at);
 	last.version := written;
 	last.generation := model.generation();

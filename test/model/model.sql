@@ -236,7 +236,7 @@ BEGIN
 END
 $$;
 
--- What a rule gives for absolute values, before rounding, as num/den; NULL: nothing.
+-- What a rule gives for absolute values, before rounding, as num/den; NULL: it does not apply.
 CREATE FUNCTION model.exact(v model.rule_version, amount numeric, base numeric, quantity numeric,
 							OUT num numeric, OUT den numeric)
 LANGUAGE plpgsql IMMUTABLE AS $$
@@ -258,9 +258,6 @@ BEGIN
 			num := v.max_per_order;
 			den := 1;
 		END IF;
-	END IF;
-	IF num <= 0 THEN
-		num := NULL;
 	END IF;
 END
 $$;
@@ -302,11 +299,11 @@ BEGIN
 		CONTINUE WHEN NOT model.in_scope(v.scope, o.attributes);
 		CONTINUE WHEN v.condition IS NOT NULL AND NOT (o.conditions ->> (v.rule || '.' || v.version))::boolean;
 		CONTINUE WHEN sgn < 0 AND v.unlinked_return = 'ignore';
-		-- the mirror image of a negative row; a base of the other sign counts as 0
-		base := CASE WHEN v.base IS NULL THEN o.amount
-					 ELSE coalesce((o.bases ->> (v.rule || '.' || v.version))::numeric, 0) END;
-		base := greatest(base * sgn, 0);
-		quantity := greatest(coalesce(o.quantity, 0) * sgn, 0);
+		-- the mirror image of a negative row; a base of the other sign counts as 0; a return may
+		-- carry its quantity with either sign
+		base := CASE WHEN v.base IS NULL THEN o.amount ELSE (o.bases ->> (v.rule || '.' || v.version))::numeric END;
+		base := CASE WHEN base * sgn < 0 THEN 0 ELSE abs(base) END;
+		quantity := CASE WHEN sgn > 0 AND o.quantity < 0 THEN 0 ELSE abs(o.quantity) END;
 		SELECT e.num, e.den INTO num, den FROM model.exact(v, amount, base, quantity) e;
 		CONTINUE WHEN num IS NULL;
 		wishes := wishes || ROW(r.id, v, base, quantity, num, den)::model.wish;
@@ -323,6 +320,8 @@ BEGIN
 			 LIMIT 1;
 			CONTINUE WHEN winner <> wish.rule_id;
 		END IF;
+
+		CONTINUE WHEN wish.num = 0;
 
 		-- after refunds
 		num := wish.num;

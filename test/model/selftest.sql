@@ -143,7 +143,10 @@ SELECT mt.rules('{"u": {"per_unit": 0.25, "currency": "EUR"}}');
 SELECT mt.is('{"quantity": 3}', 'u 0.75 pending', 'three units');
 SELECT mt.is('{"quantity": 3, "refunded": 50}', 'u 0.38 pending', 'half the amount refunded: 0.375');
 SELECT mt.is('{"amount": -100, "quantity": -3}', 'u -0.75 available', 'three units back');
+SELECT mt.is('{"amount": -100, "quantity": 3}', 'u -0.75 available', 'also if they are written as positive');
+SELECT mt.is('{"quantity": -3}', '', 'but a purchase has no units back');
 UPDATE model.source SET refunded_quantity = 'rq';
+SELECT mt.is('{"quantity": 0, "rq": 0}', '', 'no units');
 SELECT mt.is('{"quantity": 3, "rq": 1}', 'u 0.50 pending', 'one of three units back');
 SELECT mt.is('{"quantity": 3, "rq": 1, "refunded": 70}', 'u 0.50 pending', 'the quantity replaces the fraction');
 SELECT mt.is('{"quantity": 3, "rq": 1, "refunded": 100}', '', 'unless the amount is refunded in full');
@@ -156,6 +159,9 @@ SELECT mt.is('{"basis": -40}', '', 'of the other sign: 0');
 SELECT mt.is('{"amount": -100, "basis": -40}', 'b -4.00 available', 'both negative');
 SELECT mt.is('{"basis": 40, "refunded": 25}', 'b 3.00 pending', 'refunds are parts of the amount');
 -- groups
+SELECT mt.rules('{"a": {"percent": 1, "base": "basis", "group": "g", "mode": "first", "priority": 1}, "b": {"percent": 9, "group": "g", "mode": "first"}}');
+SELECT mt.is('{"basis": 0}', '', 'first: a base of 0 applies, and pays nothing');
+SELECT mt.is('{}', 'b 9.00 pending', 'first: without a base the rule does not apply');
 SELECT mt.rules('{"a": {"percent": 1, "group": "g", "mode": "first", "priority": 5}, "b": {"percent": 9, "group": "g", "mode": "first"},
 				  "c": {"percent": 2}}');
 SELECT mt.is('{}', 'a 1.00 pending, c 2.00 pending', 'first: by priority; a rule alone pays');

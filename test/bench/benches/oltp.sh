@@ -1,48 +1,62 @@
 # shellcheck shell=bash
 # One order per transaction: 1,000 rules over 1,000 merchants, 100,000 members; one client, then eight.
-
-oltp_variants() { only_wanted plain plain_again rebate rebate_other plpgsql; }
+# The variant plain_again, run only if asked for in BENCH_VARIANTS, tells how exact the ratios are.
 
 bench_setup() {
 	local v
-	# plain_again, only if asked for by name: how exact the ratios are.
 	variants=()
-	for v in $(oltp_variants); do
-		if [ "$v" = plain_again ] && [ -z "${BENCH_VARIANTS:-}" ]; then continue; fi
-		variants+=("$v")
+	for v in plain plain_again plpgsql rebate rebate_other; do
+		wanted "$v" || continue
 		case $v in
-		plain_again) bench_shop plain 1000 plain_again ;;
+		plain_again)
+			[ -n "${BENCH_VARIANTS:-}" ] || continue
+			bench_shop plain_again 1000 plain
+			;;
+		rebate_other) bench_shop_other rebate_other ;;
 		*) bench_shop "$v" 1000 ;;
 		esac
+		variants+=("$v")
 	done
 }
 
-one_client() { pgbench_round "$1" "$1" 1 order.pgbench -D merchants=1000; }
-eight_clients() { pgbench_round "$1" "$1" 8 order.pgbench -D merchants=1000; }
-
+one_client() { load_start "$1" 1 order.pgbench -D merchants=1000; }
+eight_clients() { load_start "$1" 8 order.pgbench -D merchants=1000; }
 bench_load() { one_client "$1"; }
 
 bench_measure() {
-	local v
-	note "plain table: orders (id bigserial primary key, customer_id bigint, merchant_id integer, amount numeric(12,2)," \
+	local v other=other
+	note "plain: orders (id bigserial primary key, customer_id bigint, merchant_id integer, amount numeric(12,2)," \
 		"created_at timestamptz), one index on customer_id"
-	warm_up one_client "${variants[@]}"
-	interleave "$rounds" one_client "${variants[@]}"
-	note_orders "1 client" "${variants[@]}"
-	metric_ratio cpu_vs_plain rebate plain cpu
-	metric_ratio cpu_vs_plpgsql rebate plpgsql cpu
-	if wanted rebate_other; then
-		metric_ratio "cpu_vs_plain_$(other_posting)" rebate_other plain cpu
-		metric_ratio "cpu_vs_plpgsql_$(other_posting)" rebate_other plpgsql cpu
+	note_server "${variants[0]}"
+	if wanted rebate; then
+		other=$(posting other rebate)
+		note "rebate: posting at $(posting default rebate) (default); rebate_other: posting at $other"
 	fi
-	if wanted plpgsql; then note "plpgsql against plain: $(spread_vs plpgsql plain cpu / | cut -d' ' -f1)"; fi
-	if wanted plain_again; then note "plain against plain: $(spread_vs plain_again plain cpu /) (median, least, greatest)"; fi
 
-	warm_up eight_clients "${variants[@]}"
-	interleave "$rounds" eight_clients "${variants[@]}"
+	turns "$rounds" one_client free "${variants[@]}"
+	note_orders "1 client" "${variants[@]}"
+	note_vs plain_again plain cpu
+	note_vs plpgsql plain cpu
+	metric_vs cpu_vs_plain rebate plain cpu
+	metric_vs "cpu_vs_plain_$other" rebate_other plain cpu
+	metric_vs cpu_vs_plpgsql rebate plpgsql cpu
+	metric_vs "cpu_vs_plpgsql_$other" rebate_other plpgsql cpu
+
+	turns "$rounds" one_client pinned "${variants[@]}"
+	note_orders "1 client on the CPU of its session" "${variants[@]}"
+	note_vs plain_again plain cpu
+	note_vs plpgsql plain cpu
+	metric_vs cpu_vs_plain_pinned rebate plain cpu
+	metric_vs "cpu_vs_plain_pinned_$other" rebate_other plain cpu
+	metric_vs cpu_vs_plpgsql_pinned rebate plpgsql cpu
+	metric_vs "cpu_vs_plpgsql_pinned_$other" rebate_other plpgsql cpu
+
+	turns "$rounds" eight_clients free "${variants[@]}"
 	note_orders "8 clients" "${variants[@]}"
-	metric_ratio tps_vs_plain rebate plain tps
-	if wanted rebate_other; then metric_ratio "tps_vs_plain_$(other_posting)" rebate_other plain tps; fi
-	if wanted plain_again; then note "plain against plain: $(spread_vs plain_again plain tps /)"; fi
+	note_vs plain_again plain tps
+	note_vs plpgsql plain tps
+	metric_vs tps_vs_plain rebate plain tps
+	metric_vs "tps_vs_plain_$other" rebate_other plain tps
+
 	for v in "${variants[@]}"; do bench_check "$v"; done
 }

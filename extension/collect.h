@@ -1,0 +1,75 @@
+/*
+ * collect.h
+ *	  The orders that the current transaction has touched and not yet posted.
+ */
+#ifndef REBATE_COLLECT_H
+#define REBATE_COLLECT_H
+
+#include "rebate.h"
+#include "order.h"
+
+/*
+ * Post what this transaction has collected; returns the number of orders.
+ * Afterwards its own postings are visible to it.
+ */
+extern int64 collect_flush(void);
+
+/* How rows came to the engine */
+typedef enum CollectEvent
+{
+	COLLECT_INSERT,
+	COLLECT_UPDATE,
+	COLLECT_DELETE
+} CollectEvent;
+
+/* Rows of one statement on their way into the collection */
+typedef struct CollectBatch CollectBatch;
+
+/* Next row into the batch's slot; false at the end */
+typedef bool (*CollectNext) (CollectBatch *batch);
+
+struct CollectBatch
+{
+	Store	   *store;
+	Source	   *source;
+	CollectEvent event;
+	bool		any_backdate;
+	bool		only_unseen;	/* rows that have a decision are passed over */
+	bool		skip_old;		/* rows before the attachment leave no trace */
+	CollectNext next;
+	void	   *next_arg;
+	TupleTableSlot *slot;
+	/* set by collect_rows() */
+	bool		all_touched;	/* by earlier statements of the transaction */
+	Relation	accrual;
+	Snapshot	snapshot;
+	int32		generation;
+	int64		ncollected;
+	int64		nfailed;
+	const char *first_key;		/* of the failed */
+	const char *first_error;
+};
+
+/* Decide the rows of a batch and collect them; emits the statement's WARNING */
+extern void collect_rows(CollectBatch *batch);
+
+/* Touch one order by its key: it is read again when posted */
+extern void collect_touch(Store *store, Source *source, const char *key, bool new_order);
+
+/* An order took the key of another: see collect.c */
+extern bool collect_rekey(Store *store, Source *source, const char *oldkey, const char *newkey);
+
+/* An order that cannot be decided because of its statement */
+extern void collect_failure(Store *store, Source *source, const char *key, int sqlerrcode,
+							const char *error, const char *detail);
+
+/* Callbacks of transaction and subtransaction, from rebate.c */
+extern void collect_pre_commit(void);
+extern void collect_at_xact_end(void);
+extern void collect_at_subcommit(SubTransactionId my, SubTransactionId parent);
+extern void collect_at_subabort(SubTransactionId my);
+
+/* Whether nothing waits to be posted */
+extern bool collect_is_empty(void);
+
+#endif							/* REBATE_COLLECT_H */

@@ -1,0 +1,23 @@
+/*
+ * expr_check.h
+ *	  Which SQL an expression over an order may use.
+ */
+#ifndef REBATE_EXPR_CHECK_H
+#define REBATE_EXPR_CHECK_H
+
+#include "rebate.h"
+#include "parser/parse_node.h"
+
+/*
+ * Refuse, before analysis, what analysis alone could act on: subqueries,
+ * parameters, and casts to types whose input functions may run foreign code.
+ */
+extern void expr_forbid_raw(ParseState *pstate, Node *raw);
+
+/*
+ * Refuse (RB004) every construct and function that is not on the allow list.
+ * Returns the columns read, as plain attribute numbers.
+ */
+extern Bitmapset *expr_forbid(ParseState *pstate, Node *tree);
+
+#endif							/* REBATE_EXPR_CHECK_H */

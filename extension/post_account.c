@@ -1,0 +1,282 @@
+/*
+ * post_account.c
+ *	  The accounts that a posting touches: found, made, locked in one order.
+ */
+#include "rebate.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/snapmgr.h"
+
+#include "post_internal.h"
+
+static int
+compare_by_name(const void *a, const void *b)
+{
+	const PostAccount *x = a;
+	const PostAccount *y = b;
+	int			cmp;
+
+	/* those found by id come last */
+	if (x->member == NULL || y->member == NULL)
+		return (x->member == NULL) - (y->member == NULL);
+	cmp = strcmp(x->member, y->member);
+	return cmp != 0 ? cmp : strcmp(x->currency, y->currency);
+}
+
+static int
+compare_name_pointers(const void *a, const void *b)
+{
+	return compare_by_name(*(PostAccount *const *) a, *(PostAccount *const *) b);
+}
+
+static int
+compare_by_id(const void *a, const void *b)
+{
+	int64		x = ((const PostAccount *) a)->account_id;
+	int64		y = ((const PostAccount *) b)->account_id;
+
+	return (x > y) - (x < y);
+}
+
+/* Newest version of an account by name or id under "snapshot"; NULL if none */
+HeapTuple
+post_find_account(Posting *p, PostAccount *account, Snapshot snapshot)
+{
+	ScanKeyData keys[2];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	if (account->account_id != 0)
+	{
+		ScanKeyInit(&keys[0], AC_ACCOUNT_ID, BTEqualStrategyNumber, F_INT8EQ,
+					Int64GetDatum(account->account_id));
+		scan = systable_beginscan(p->account_table.rel, p->store->indexes[SI_ACCOUNT_ID], true,
+								  snapshot, 1, keys);
+	}
+	else
+	{
+		ScanKeyInit(&keys[0], AC_MEMBER, BTEqualStrategyNumber, F_TEXTEQ,
+					CStringGetTextDatum(account->member));
+		ScanKeyInit(&keys[1], AC_CURRENCY, BTEqualStrategyNumber, F_TEXTEQ,
+					CStringGetTextDatum(account->currency));
+		scan = systable_beginscan(p->account_table.rel, p->store->indexes[SI_ACCOUNT_MEMBER], true,
+								  snapshot, 2, keys);
+	}
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		tuple = heap_copytuple(tuple);
+	systable_endscan(scan);
+	return tuple;
+}
+
+/*
+ * Make the accounts that are missing, in the order of their names; another
+ * session may make one first, then it is waited for.
+ */
+static void
+create_accounts(Posting *p, PostAccount **missing, int n)
+{
+	static SPIPlanPtr plan = NULL;
+	StoreSpi	scope;
+	Datum	   *ids = palloc(sizeof(Datum) * n);
+	Datum	   *members = palloc(sizeof(Datum) * n);
+	Datum	   *currencies = palloc(sizeof(Datum) * n);
+	Datum		values[3];
+	Oid			argtypes[3] = {INT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID};
+
+	for (int i = 0; i < n; i++)
+	{
+		ids[i] = Int64GetDatum(store_next_id(p->store));
+		members[i] = CStringGetTextDatum(missing[i]->member);
+		currencies[i] = CStringGetTextDatum(missing[i]->currency);
+	}
+	values[0] = PointerGetDatum(construct_array(ids, n, INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	values[1] = PointerGetDatum(construct_array(members, n, TEXTOID, -1, false, TYPALIGN_INT));
+	values[2] = PointerGetDatum(construct_array(currencies, n, TEXTOID, -1, false, TYPALIGN_INT));
+
+	store_spi_begin(p->store, &scope);
+	if (plan == NULL)
+	{
+		plan = SPI_prepare("INSERT INTO rebate_data.account (account_id, last_entry, tracked, pending,"
+						   " maturing, available, held, last_check, last_posted, status, currency,"
+						   " member, opened_at, handle)"
+						   " SELECT u.account_id, 0, 0, 0, 0, 0, 0, 0, now(), 'a', u.currency, u.member,"
+						   "        now(), gen_random_uuid()"
+						   "   FROM unnest($1, $2, $3) WITH ORDINALITY u(account_id, member, currency, place)"
+						   "  ORDER BY u.place"
+						   " ON CONFLICT (member, currency) DO NOTHING",
+						   3, argtypes);
+		if (plan == NULL)
+			elog(ERROR, "could not prepare: %s", SPI_result_code_string(SPI_result));
+		SPI_keepplan(plan);
+	}
+	if (SPI_execute_plan(plan, values, NULL, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not create accounts");
+	store_spi_end(&scope);
+	CommandCounterIncrement();
+}
+
+/*
+ * List the accounts of all orders: those that wishes name and those that hold
+ * accruals.  Then find or make them, and sort them by id without doubles.
+ */
+void
+post_resolve_accounts(Posting *p)
+{
+	int			allocated = Max(8, p->norders * 2);
+	PostAccount **missing;
+	int			nmissing = 0,
+				n = 0;
+	Snapshot	snapshot;
+
+	p->accounts = palloc0(sizeof(PostAccount) * allocated);
+	for (int i = 0; i < p->norders; i++)
+	{
+		Decision   *d = p->orders[i].decision;
+		OrderFacts *facts = p->orders[i].facts;
+
+		if (n + 1 + facts->nrows > allocated)
+		{
+			int			grown = (n + 1 + facts->nrows) * 2;
+
+			p->accounts = repalloc(p->accounts, sizeof(PostAccount) * grown);
+			memset(p->accounts + n, 0, sizeof(PostAccount) * (grown - n));
+			allocated = grown;
+		}
+		for (int j = 0; j < d->nwishes; j++)
+		{
+			/* a rebate of nothing opens no account */
+			if (d->wishes[j].amount == 0)
+				continue;
+			p->accounts[n].member = d->member;
+			p->accounts[n++].currency = d->currency.code;
+			break;
+		}
+		for (int j = 0; j < facts->nrows; j++)
+		{
+			Form_accrual row = (Form_accrual) GETSTRUCT(facts->rows[j]);
+
+			if (row->account_id != 0 && !d->keep)
+				p->accounts[n++].account_id = row->account_id;
+		}
+	}
+
+	/* names: sort, drop doubles, find */
+	qsort(p->accounts, n, sizeof(PostAccount), compare_by_name);
+	p->naccounts = 0;
+	for (int i = 0; i < n; i++)
+	{
+		if (i > 0 && p->accounts[i].member &&
+			compare_by_name(&p->accounts[p->naccounts - 1], &p->accounts[i]) == 0)
+			continue;
+		p->accounts[p->naccounts++] = p->accounts[i];
+	}
+
+	missing = palloc(sizeof(PostAccount *) * Max(p->naccounts, 1));
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	for (int i = 0; i < p->naccounts; i++)
+	{
+		PostAccount *account = &p->accounts[i];
+
+		account->tuple = post_find_account(p, account, snapshot);
+		if (account->tuple == NULL)
+		{
+			if (account->member == NULL)
+				ereport(ERROR,
+						(errcode(ERRCODE_RB_STORE_DAMAGED),
+						 errmsg("account " INT64_FORMAT " is missing", account->account_id),
+						 errhint("Restore it; rebate.audit() lists what is wrong.")));
+			missing[nmissing++] = account;
+		}
+	}
+	UnregisterSnapshot(snapshot);
+
+	if (nmissing > 0)
+	{
+		create_accounts(p, missing, nmissing);
+		snapshot = RegisterSnapshot(GetLatestSnapshot());
+		for (int i = 0; i < nmissing; i++)
+		{
+			missing[i]->tuple = post_find_account(p, missing[i], snapshot);
+			if (missing[i]->tuple == NULL)
+				elog(ERROR, "account was created but is not there");
+		}
+		UnregisterSnapshot(snapshot);
+	}
+
+	/* ids: sort, drop doubles, keep the names */
+	for (int i = 0; i < p->naccounts; i++)
+		p->accounts[i].account_id = ((Form_account) GETSTRUCT(p->accounts[i].tuple))->account_id;
+	qsort(p->accounts, p->naccounts, sizeof(PostAccount), compare_by_id);
+	n = p->naccounts;
+	p->naccounts = 0;
+	for (int i = 0; i < n; i++)
+	{
+		if (i > 0 && p->accounts[p->naccounts - 1].account_id == p->accounts[i].account_id)
+		{
+			if (p->accounts[i].member)
+			{
+				p->accounts[p->naccounts - 1].member = p->accounts[i].member;
+				p->accounts[p->naccounts - 1].currency = p->accounts[i].currency;
+			}
+			continue;
+		}
+		p->accounts[p->naccounts++] = p->accounts[i];
+	}
+
+	p->by_name = palloc(sizeof(PostAccount *) * Max(p->naccounts, 1));
+	p->nby_name = 0;
+	for (int i = 0; i < p->naccounts; i++)
+		if (p->accounts[i].member)
+			p->by_name[p->nby_name++] = &p->accounts[i];
+	qsort(p->by_name, p->nby_name, sizeof(PostAccount *), compare_name_pointers);
+}
+
+/*
+ * Lock the accounts in the order of their ids, and read their newest versions.
+ * Held until the end of the transaction.
+ */
+void
+post_lock_accounts(Posting *p)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+
+	for (int i = 0; i < p->naccounts; i++)
+	{
+		PostAccount *account = &p->accounts[i];
+
+		account->tuple = table_lock(&p->account_table, &account->tuple->t_self, snapshot);
+		if (account->tuple == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_RB_STORE_DAMAGED),
+					 errmsg("account " INT64_FORMAT " was deleted", account->account_id),
+					 errhint("Restore it; rebate.audit() lists what is wrong.")));
+	}
+	UnregisterSnapshot(snapshot);
+}
+
+PostAccount *
+post_account_by_id(Posting *p, int64 account_id)
+{
+	PostAccount key = {.account_id = account_id};
+
+	return bsearch(&key, p->accounts, p->naccounts, sizeof(PostAccount), compare_by_id);
+}
+
+PostAccount *
+post_account_of(Posting *p, const char *member, const char *currency)
+{
+	PostAccount key = {.member = member, .currency = currency};
+	PostAccount *probe = &key;
+	PostAccount **found = bsearch(&probe, p->by_name, p->nby_name, sizeof(PostAccount *),
+								  compare_name_pointers);
+
+	return found ? *found : NULL;
+}

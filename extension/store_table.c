@@ -1,0 +1,126 @@
+/*
+ * store_table.c
+ *	  Direct writes to the tables of the store.
+ *
+ * The tables have no triggers of their own but the guards, no generated columns,
+ * no checks beyond NOT NULL that the writer could violate, and plain indexes, so
+ * a write is the tuple and its index entries.  No privilege is asked for: who
+ * inserts an order needs none.
+ */
+#include "rebate.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/index.h"
+#include "utils/snapmgr.h"
+
+#include "store_table.h"
+
+void
+table_begin(StoreTableDesc *table, Store *store, StoreTable which)
+{
+	table->rel = table_open(store->tables[which], RowExclusiveLock);
+	table->nindexes = -1;
+	table->indexes = NULL;
+	table->infos = NULL;
+	table->slot = NULL;
+}
+
+/* Indexes are opened when the first index entry is made: a HOT update makes none. */
+static void
+open_indexes(StoreTableDesc *table)
+{
+	List	   *oids = RelationGetIndexList(table->rel);
+	ListCell   *lc;
+	int			i = 0;
+
+	table->nindexes = list_length(oids);
+	table->indexes = palloc(sizeof(Relation) * Max(table->nindexes, 1));
+	table->infos = palloc(sizeof(IndexInfo *) * Max(table->nindexes, 1));
+	foreach(lc, oids)
+	{
+		table->indexes[i] = index_open(lfirst_oid(lc), RowExclusiveLock);
+		table->infos[i] = BuildIndexInfo(table->indexes[i]);
+		i++;
+	}
+	list_free(oids);
+	table->slot = MakeSingleTupleTableSlot(RelationGetDescr(table->rel), &TTSOpsHeapTuple);
+}
+
+void
+table_end(StoreTableDesc *table)
+{
+	if (table->slot)
+		ExecDropSingleTupleTableSlot(table->slot);
+	for (int i = 0; i < table->nindexes; i++)
+		index_close(table->indexes[i], NoLock);
+	/* locks stay until the end of the transaction, as after any write */
+	table_close(table->rel, NoLock);
+}
+
+static void
+insert_index_entries(StoreTableDesc *table, HeapTuple tuple)
+{
+	Datum		values[INDEX_MAX_KEYS];
+	bool		isnull[INDEX_MAX_KEYS];
+
+	if (table->nindexes < 0)
+		open_indexes(table);
+	ExecStoreHeapTuple(tuple, table->slot, false);
+	for (int i = 0; i < table->nindexes; i++)
+	{
+		Relation	index = table->indexes[i];
+
+		if (!table->infos[i]->ii_ReadyForInserts)
+			continue;
+		FormIndexDatum(table->infos[i], table->slot, NULL, values, isnull);
+		index_insert(index, values, isnull, &tuple->t_self, table->rel,
+					 index->rd_index->indisunique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO,
+					 false, table->infos[i]);
+	}
+	ExecClearTuple(table->slot);
+}
+
+void
+table_insert(StoreTableDesc *table, HeapTuple tuple)
+{
+	heap_insert(table->rel, tuple, GetCurrentCommandId(true), 0, NULL);
+	insert_index_entries(table, tuple);
+}
+
+TM_Result
+table_replace(StoreTableDesc *table, ItemPointer tid, HeapTuple tuple)
+{
+	TM_FailureData tmfd;
+	LockTupleMode lockmode;
+	TM_Result	result;
+	bool		update_indexes;
+
+	result = heap_update_compat(table->rel, tid, tuple, GetCurrentCommandId(true),
+								InvalidSnapshot, true, &tmfd, &lockmode, &update_indexes);
+	if (result == TM_Ok && update_indexes)
+		insert_index_entries(table, tuple);
+	return result;
+}
+
+HeapTuple
+table_lock(StoreTableDesc *table, ItemPointer tid, Snapshot snapshot)
+{
+	TupleTableSlot *slot = table_slot_create(table->rel, NULL);
+	TM_FailureData tmfd;
+	TM_Result	result;
+	HeapTuple	tuple = NULL;
+
+	result = table_tuple_lock(table->rel, tid, snapshot, slot, GetCurrentCommandId(false),
+							  LockTupleNoKeyExclusive, LockWaitBlock,
+							  TUPLE_LOCK_FLAG_FIND_LAST_VERSION, &tmfd);
+	if (result == TM_Ok)
+		tuple = ExecCopySlotHeapTuple(slot);
+	else if (result != TM_Deleted)
+		elog(ERROR, "unexpected result %d of a row lock", (int) result);
+	ExecDropSingleTupleTableSlot(slot);
+	return tuple;
+}

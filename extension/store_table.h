@@ -1,0 +1,35 @@
+/*
+ * store_table.h
+ *	  Direct writes to the tables of the store, for the module that may.
+ */
+#ifndef REBATE_STORE_TABLE_H
+#define REBATE_STORE_TABLE_H
+
+#include "rebate.h"
+#include "executor/tuptable.h"
+#include "nodes/execnodes.h"
+#include "store.h"
+#include "utils/rel.h"
+
+typedef struct StoreTableDesc
+{
+	Relation	rel;
+	int			nindexes;		/* -1: not opened yet */
+	Relation   *indexes;
+	IndexInfo **infos;
+	TupleTableSlot *slot;
+} StoreTableDesc;
+
+extern void table_begin(StoreTableDesc *table, Store *store, StoreTable which);
+extern void table_end(StoreTableDesc *table);
+
+/* Insert; raises unique_violation as any insert does */
+extern void table_insert(StoreTableDesc *table, HeapTuple tuple);
+
+/* Replace the version at *tid; TM_Ok, or what kept it from being replaced */
+extern TM_Result table_replace(StoreTableDesc *table, ItemPointer tid, HeapTuple tuple);
+
+/* Lock the newest version of a row; NULL if it is gone */
+extern HeapTuple table_lock(StoreTableDesc *table, ItemPointer tid, Snapshot snapshot);
+
+#endif							/* REBATE_STORE_TABLE_H */
