@@ -67,6 +67,7 @@ entry_check(int64 previous, const EntryFields *e)
 	check = chain(check, e->epoch);
 	check = chain(check, e->effective_date);
 	check = chain(check, e->book_date);
+	check = chain(check, e->rule_id);
 	check = chain(check, e->kind);
 	check = chain(check, e->accrual_id);
 	check = chain(check, e->payout_id);
@@ -99,21 +100,18 @@ local_date(Posting *p, TimestampTz moment)
  */
 
 static void
-add_movement(Posting *p, PostAccount *account, char kind, int from, int to, int32 house,
-			 int64 amount, int64 accrual_id, int64 posting_id, TimestampTz event_at)
+add_movement(PostAccount *account, const Movement *what, char kind, int from, int to,
+			 int32 house, int64 amount)
 {
 	Movement   *m = palloc(sizeof(Movement));
 
+	*m = *what;
 	m->next = NULL;
 	m->kind = kind;
 	m->from = from;
 	m->to = to;
 	m->house = house;
 	m->amount = amount;
-	m->accrual_id = accrual_id;
-	m->posting_id = posting_id;
-	m->event_at = event_at;
-	m->effective_date = local_date(p, event_at);
 	if (account->last)
 		account->last->next = m;
 	else
@@ -124,20 +122,20 @@ add_movement(Posting *p, PostAccount *account, char kind, int from, int to, int3
 /*
  * The movements that take an accrual from "posted" in bucket "from" to "target"
  * in bucket "to".  What is earned less leaves first, then the rest moves, then
- * what is earned more comes.  Tracked money is a memo: it never moves into a
+ * what is earned more comes ("what" names order, accrual and posting).  Tracked money is a memo: it never moves into a
  * liability but is taken back there and earned here.
  */
 static void
-move_accrual(Posting *p, PostAccount *account, int64 posted, int from, int64 target, int to,
-			 int32 expense, int64 accrual_id, int64 posting_id, TimestampTz event_at)
+move_accrual(PostAccount *account, const Movement *what, int64 posted, int from, int64 target,
+			 int to, int32 expense)
 {
 	int64		delta;
 
 	if (posted != 0 && target != 0 && from != to &&
 		(from == BUCKET_TRACKED || to == BUCKET_TRACKED || (posted > 0) != (target > 0)))
 	{
-		move_accrual(p, account, posted, from, 0, from, expense, accrual_id, posting_id, event_at);
-		move_accrual(p, account, 0, to, target, to, expense, accrual_id, posting_id, event_at);
+		move_accrual(account, what, posted, from, 0, from, expense);
+		move_accrual(account, what, 0, to, target, to, expense);
 		return;
 	}
 	if (posted == 0)
@@ -152,16 +150,13 @@ move_accrual(Posting *p, PostAccount *account, int64 posted, int from, int64 tar
 				 errmsg("the rebate is out of range")));
 
 	if (delta < 0)
-		add_movement(p, account, ENTRY_REVERSE, from, -1,
-					 from == BUCKET_TRACKED ? LEDGER_MEMO : expense, -delta,
-					 accrual_id, posting_id, event_at);
+		add_movement(account, what, ENTRY_REVERSE, from, -1,
+					 from == BUCKET_TRACKED ? LEDGER_MEMO : expense, -delta);
 	if (from != to)
-		add_movement(p, account, ENTRY_MOVE, from, to, 0, Min(posted, target),
-					 accrual_id, posting_id, event_at);
+		add_movement(account, what, ENTRY_MOVE, from, to, 0, Min(posted, target));
 	if (delta > 0)
-		add_movement(p, account, ENTRY_ACCRUE, -1, to,
-					 to == BUCKET_TRACKED ? LEDGER_MEMO : expense, delta,
-					 accrual_id, posting_id, event_at);
+		add_movement(account, what, ENTRY_ACCRUE, -1, to,
+					 to == BUCKET_TRACKED ? LEDGER_MEMO : expense, delta);
 }
 
 static void
@@ -295,7 +290,12 @@ plan_order(Posting *p, PostOrder *order)
 	Decision   *d = order->decision;
 	OrderFacts *facts = order->facts;
 	PostAccount *member_account = NULL;
-	int64		posting_id = 0;
+	Movement	what = {
+		.source_id = order->source_id,
+		.order_key = order->key,
+		.event_at = d->order_time,
+		.effective_date = local_date(p, d->order_time)
+	};
 	bool		recorded = facts->nrows > 0;
 	bool	   *taken = NULL;
 
@@ -353,17 +353,17 @@ plan_order(Posting *p, PostOrder *order)
 				expense = wish->expense;
 			else
 				expense = rules_expense(p->store, row->rule_id, row->version);
-			if (posting_id == 0)
-				posting_id = store_next_id(p->store);
+			if (what.posting_id == 0)
+				what.posting_id = store_next_id(p->store);
+			what.accrual_id = row->accrual_id;
+			what.rule_id = row->rule_id;
 			account = post_account_by_id(p, row->account_id);
 			if (account == NULL)
 				ereport(ERROR,
 						(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 						 errmsg("could not serialize access due to concurrent update of a rebate"),
 						 errhint("Try the transaction again.")));
-			move_accrual(p, account, row->earned,
-						 from < 0 ? to : from, target, to, expense, row->accrual_id,
-						 posting_id, d->order_time);
+			move_accrual(account, &what, row->earned, from < 0 ? to : from, target, to, expense);
 		}
 		update_accrual(p, order, oldtuple, wish, target,
 					   target == 0 ? BUCKET_NONE : '0' + to);
@@ -379,11 +379,13 @@ plan_order(Posting *p, PostOrder *order)
 			continue;
 		accrual_id = store_next_id(p->store);
 		/* the first posting of an order can share its number */
-		if (posting_id == 0)
-			posting_id = accrual_id;
+		if (what.posting_id == 0)
+			what.posting_id = accrual_id;
+		what.accrual_id = accrual_id;
+		what.rule_id = wish->rule_id;
 		add_write(p, NULL, form_accrual(p, order, accrual_id, member_account->account_id, wish));
-		move_accrual(p, member_account, 0, wish->bucket, wish->amount, wish->bucket,
-					 wish->expense, accrual_id, posting_id, d->order_time);
+		move_accrual(member_account, &what, 0, wish->bucket, wish->amount, wish->bucket,
+					 wish->expense);
 		recorded = true;
 	}
 
@@ -445,6 +447,7 @@ form_entries(Posting *p, PostAccount *account, FormData_account *state, HeapTupl
 		e.epoch = p->store->epoch;
 		e.effective_date = m->effective_date;
 		e.book_date = m->effective_date;
+		e.rule_id = m->rule_id;
 		e.kind = m->kind;
 		e.accrual_id = m->accrual_id;
 		e.payout_id = 0;
@@ -464,6 +467,7 @@ form_entries(Posting *p, PostAccount *account, FormData_account *state, HeapTupl
 		values[EN_EPOCH - 1] = Int32GetDatum(e.epoch);
 		values[EN_EFFECTIVE_DATE - 1] = DateADTGetDatum(e.effective_date);
 		values[EN_BOOK_DATE - 1] = DateADTGetDatum(e.book_date);
+		values[EN_RULE_ID - 1] = Int32GetDatum(e.rule_id);
 		values[EN_KIND - 1] = CharGetDatum(e.kind);
 		values[EN_ACCRUAL_ID - 1] = Int64GetDatum(e.accrual_id);
 		nulls[EN_PAYOUT_ID - 1] = true;
@@ -472,8 +476,8 @@ form_entries(Posting *p, PostAccount *account, FormData_account *state, HeapTupl
 			nulls[EN_TRACKED - 1 + b] = state->balance[b] == 0;
 			values[EN_TRACKED - 1 + b] = Int64GetDatum(state->balance[b]);
 		}
-		/* an order's own accrual names it */
-		nulls[EN_SOURCE_ID - 1] = nulls[EN_ORDER_KEY - 1] = true;
+		values[EN_SOURCE_ID - 1] = Int32GetDatum(m->source_id);
+		values[EN_ORDER_KEY - 1] = CStringGetTextDatum(m->order_key);
 		entries[n++] = heap_form_tuple(desc, values, nulls);
 	}
 	state->last_posted = now;

@@ -45,6 +45,7 @@ typedef struct EntryFields
 	int32		epoch;
 	int32		effective_date;
 	int32		book_date;
+	int32		rule_id;
 	char		kind;
 	int64		accrual_id;		/* 0: none */
 	int64		payout_id;

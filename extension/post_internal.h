@@ -30,7 +30,7 @@ enum AccountColumn
 enum EntryColumn
 {
 	EN_ACCOUNT_ID = 1, EN_SEQ, EN_POSTING_ID, EN_AMOUNT, EN_POSTED_AT, EN_EVENT_AT, EN_XID,
-	EN_CHECK, EN_DEBIT, EN_CREDIT, EN_EPOCH, EN_EFFECTIVE_DATE, EN_BOOK_DATE, EN_KIND,
+	EN_CHECK, EN_DEBIT, EN_CREDIT, EN_EPOCH, EN_EFFECTIVE_DATE, EN_BOOK_DATE, EN_RULE_ID, EN_KIND,
 	EN_ACCRUAL_ID, EN_PAYOUT_ID, EN_TRACKED, EN_SOURCE_ID = EN_TRACKED + NUM_BUCKETS,
 	EN_ORDER_KEY
 };
@@ -45,8 +45,11 @@ typedef struct Movement
 	int			to;
 	int32		house;			/* ledger account of the other side */
 	int64		amount;			/* > 0 */
-	int64		accrual_id;
 	int64		posting_id;
+	int64		accrual_id;
+	int32		rule_id;
+	int32		source_id;
+	const char *order_key;
 	TimestampTz event_at;
 	DateADT		effective_date;
 } Movement;

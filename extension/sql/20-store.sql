@@ -229,6 +229,7 @@ CREATE TABLE rebate_data.entry (
 	epoch			integer NOT NULL,
 	effective_date	date NOT NULL,
 	book_date		date NOT NULL,
+	rule_id			integer NOT NULL,
 	kind			"char" NOT NULL,
 	accrual_id		bigint,
 	payout_id		bigint,

@@ -42,7 +42,8 @@ SELECT e.account_id, e.seq, a.member, a.currency,
 			WHEN 'm' THEN 'move' ELSE e.kind::text END AS kind,
 	   d.code AS debit, k.code AS credit,
 	   e.amount * c.unit AS amount,
-	   s.relation_name AS source, e.order_key, r.name AS rule, e.accrual_id,
+	   s.relation_name AS source, e.order_key,
+	   r.name AS rule, e.accrual_id,
 	   e.posting_id,
 	   COALESCE(e.tracked, 0) * c.unit AS tracked,
 	   COALESCE(e.pending, 0) * c.unit AS pending,
@@ -56,11 +57,7 @@ JOIN rebate_data.currency c ON c.code = a.currency
 LEFT JOIN rebate_data.ledger_account d ON d.ledger_account_id = e.debit
 LEFT JOIN rebate_data.ledger_account k ON k.ledger_account_id = e.credit
 LEFT JOIN rebate_data.source s ON s.source_id = e.source_id
--- By the order too, not only by accrual_id: that is what the index is on.
-LEFT JOIN rebate_data.accrual x
-	   ON x.source_id = e.source_id AND x.order_key = e.order_key
-	  AND x.account_id = e.account_id AND x.accrual_id = e.accrual_id
-LEFT JOIN rebate_data.rule r ON r.rule_id = x.rule_id;
+LEFT JOIN rebate_data.rule r ON r.rule_id = e.rule_id;
 COMMENT ON VIEW rebate.entries IS 'the ledger: each movement of money of a member, with the balances after it; seq is dense';
 
 CREATE OR REPLACE VIEW rebate.decisions AS

@@ -74,6 +74,15 @@ BEGIN
 		RETURN NULL;		-- its first version was rolled back
 	END IF;
 	written := rebate.end_rule(name, at);
+	IF last.formula = 'none' AND (last.valid_from = at OR (at IS NULL AND last.valid_from <= now())) THEN
+		IF written <> last.version THEN
+			RAISE EXCEPTION 'model: ending a rule again wrote version % after %', written, last.version;
+		END IF;
+		RETURN written;
+	END IF;
+	IF written <> last.version + 1 THEN
+		RAISE EXCEPTION 'model: end_rule returned version % after %', written, last.version;
+	END IF;
 	last.version := written;
 	last.generation := model.generation();
 	last.formula := 'none';

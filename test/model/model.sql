@@ -269,7 +269,7 @@ DECLARE
 	at timestamptz := coalesce(o.order_time, f.first_seen);
 	r model.rule;
 	v model.rule_version;
-	sgn integer := sign(o.amount);
+	sgn integer := CASE WHEN o.failed THEN 0 ELSE sign(o.amount) END;
 	amount numeric := abs(o.amount);
 	base numeric;
 	quantity numeric;
