@@ -53,7 +53,7 @@ api_one_of(int code, const char *argument, const char *value,
 				 errhint("It is one of %s.", list.data)));
 	ereport(ERROR,
 			(errcode(code),
-			 errmsg("%s is \"%s\"", argument, value),
+			 errmsg("%s cannot be \"%s\"", argument, value),
 			 errhint("It is one of %s.", list.data)));
 }
 
@@ -73,6 +73,25 @@ api_check_name(int code, const char *argument, const char *value)
 		ereport(ERROR,
 				(errcode(code),
 				 errmsg("%s is longer than %d bytes", argument, NAMEDATALEN - 1)));
+}
+
+/*
+ * Lock the one row of rebate_data.generation, which every change of
+ * configuration does first: what is read after it is not changed by others any
+ * more.  Orders take no lock.
+ */
+void
+api_lock_configuration(Store *store)
+{
+	StoreSpi	scope;
+
+	store_spi_begin(store, &scope);
+	if (sql_run("SELECT FROM rebate_data.generation FOR UPDATE", NULL, SPI_OK_SELECT) != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_RB_STORE_DAMAGED),
+				 errmsg("table \"%s.generation\" must have one row", STORE_SCHEMA),
+				 errhint("Restore the store from a backup.")));
+	store_spi_end(&scope);
 }
 
 /* Append a parameter. */

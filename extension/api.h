@@ -38,6 +38,12 @@ extern void sql_text(SqlParams *p, const char *value);
 extern void sql_int(SqlParams *p, int32 value);
 
 /*
+ * Wait until no other transaction changes rules or attaches a table, and keep
+ * others from it until this one ends.
+ */
+extern void api_lock_configuration(Store *store);
+
+/*
  * SPI as the current user with names resolved in pg_catalog; the store's tables
  * are reached by store_spi_begin() instead.
  */

@@ -53,10 +53,40 @@ typedef struct AttachMap
 	char	   *attributes;		/* JSON: name to deparsed text; NULL: all */
 } AttachMap;
 
+/* The recorded row of a table, as far as it is compared */
+#define MAX_SETTINGS 24
+
+typedef struct Setting
+{
+	const char *name;
+	char	   *old_given;
+	char	   *old_meaning;
+	char	   *new_given;
+	char	   *new_meaning;
+} Setting;
+
+typedef struct Recorded
+{
+	bool		exists;
+	int32		source_id;
+	bool		detached;
+	TimestampTz since;
+	int			nsettings;
+	Setting		settings[MAX_SETTINGS];
+} Recorded;
+
 /* attach_mapping.c */
 extern void mapping_check(AttachMap *map, Relation rel, Store *store);
 extern void mapping_warn(AttachMap *map, Relation rel, Store *store);
 extern char *mapping_key_json(char **key, int nkey);
+
+/* attach_record.c */
+extern void record_read(Store *store, Oid relid, AttachMap *map, Recorded *recorded);
+extern bool record_check(Store *store, Relation rel, const AttachMap *map,
+						 const Recorded *recorded, bool replace);
+extern TimestampTz record_default_since(const AttachMap *map, const Recorded *recorded,
+										Store *store);
+extern void record_write(Store *store, Relation rel, AttachMap *map, Recorded *recorded);
 
 /* attach_triggers.c */
 extern void triggers_lock_table(Oid relid, LOCKMODE mode, const char *function);

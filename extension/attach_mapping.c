@@ -330,7 +330,7 @@ check_attributes(AttachMap *map, Relation rel)
 		}
 		else if (token == WJB_VALUE)
 		{
-			char	   *what = psprintf("attribute \"%s\"", name);
+			char	   *what = psprintf("attributes.%s", name);
 			Oid			type;
 			Oid			collation;
 

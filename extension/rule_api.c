@@ -44,21 +44,6 @@ begin_call(const char *function)
 	return store;
 }
 
-/* Wait until no other transaction writes rules. */
-static void
-lock_generation(Store *store)
-{
-	StoreSpi	scope;
-
-	store_spi_begin(store, &scope);
-	if (sql_run("SELECT FROM rebate_data.generation FOR UPDATE", NULL, SPI_OK_SELECT) != 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_RB_STORE_DAMAGED),
-				 errmsg("table \"%s.generation\" must have one row", STORE_SCHEMA),
-				 errhint("Restore the store from a backup.")));
-	store_spi_end(&scope);
-}
-
 /* Take the next generation; inside SPI as the store's owner. */
 static int32
 next_generation(void)
@@ -226,7 +211,7 @@ rebate_set_rule(PG_FUNCTION_ARGS)
 
 	rule_args_read(fcinfo, &args);
 	store = begin_call("rebate.set_rule");
-	lock_generation(store);
+	api_lock_configuration(store);
 	rule_args_bind(&args, store);
 	arguments = rule_args_json(&args);
 
@@ -246,7 +231,7 @@ rebate_set_rule(PG_FUNCTION_ARGS)
 
 	if (same)
 		ereport(NOTICE,
-				(errmsg("rule \"%s\" is so already, nothing changed", args.name)));
+				(errmsg("rule \"%s\" has these arguments already, nothing changed", args.name)));
 	else
 		store_rules_changed(store);
 	PG_RETURN_INT32(last.version);
@@ -277,12 +262,14 @@ rebate_end_rule(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_RB_INVALID_RULE),
 				 errmsg("at must not be infinity")));
 	store = begin_call("rebate.end_rule");
-	lock_generation(store);
+	api_lock_configuration(store);
 
 	store_spi_begin(store, &scope);
 	sql_text(&params, name);
-	sql_param(&params, TIMESTAMPTZOID, TimestampTzGetDatum(at), !has_at);
-	if (sql_run("SELECT v.rule_id, v.version, v.formula = 'none' AND v.valid_from = COALESCE($2, v.valid_from)"
+	sql_param(&params, TIMESTAMPTZOID, TimestampTzGetDatum(at), false);
+	sql_param(&params, BOOLOID, BoolGetDatum(has_at), false);
+	if (sql_run("SELECT v.rule_id, v.version, v.formula = 'none'"
+				"       AND CASE WHEN $3 THEN v.valid_from = $2 ELSE v.valid_from <= $2 END"
 				"  FROM rebate_data.rule r JOIN rebate_data.rule_version v USING (rule_id)"
 				" WHERE r.name = $1 ORDER BY v.version DESC LIMIT 1", &params, SPI_OK_SELECT) == 0)
 		ereport(ERROR,
@@ -342,7 +329,7 @@ rebate_set_group(PG_FUNCTION_ARGS)
 	api_check_name(ERRCODE_RB_INVALID_RULE, "name", name);
 	api_one_of(ERRCODE_RB_INVALID_RULE, "mode", mode, modes);
 	store = begin_call("rebate.set_group");
-	lock_generation(store);
+	api_lock_configuration(store);
 
 	store_spi_begin(store, &scope);
 	sql_text(&params, name);

@@ -25,7 +25,6 @@ typedef struct ScopeArg
 {
 	int			nattributes;
 	ScopeAttribute *attributes; /* sorted by name (strcmp) */
-	bool		bound;			/* values are those of a source */
 } ScopeArg;
 
 /* Arguments of rebate.set_rule(); NULL pointers for nulls */
@@ -69,7 +68,6 @@ extern Datum rule_args_json(const RuleArgs *args);
 /* rule_scope.c */
 extern ScopeArg *scope_parse(Jsonb *jb);
 extern void scope_bind(ScopeArg *scope, Source *source);
-extern void scope_unbound(ScopeArg *scope);
 extern char *scope_json(const ScopeArg *scope);
 extern int32 scope_write(ScopeArg *scope, int32 rule_id, int32 version);
 

@@ -320,14 +320,15 @@ rule_args_bind(RuleArgs *args, Store *store)
 	}
 	if (tables == NIL)
 	{
-		if (args->condition || args->base)
+		const char *needs = args->scope ? "scope" : args->condition ? "condition" :
+			args->base ? "base" : NULL;
+
+		/* Unchecked, a misspelling would be a rule that never pays. */
+		if (needs)
 			ereport(ERROR,
 					(errcode(ERRCODE_RB_INVALID_RULE),
-					 errmsg("%s cannot be checked: no table is attached",
-							args->condition ? "condition" : "base"),
+					 errmsg("%s cannot be checked: no table is attached", needs),
 					 errhint("Attach a table first, with rebate.attach().")));
-		if (args->scope)
-			scope_unbound(args->scope);
 		return;
 	}
 

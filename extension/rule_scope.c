@@ -228,20 +228,6 @@ scope_bind(ScopeArg *scope, Source *source)
 							attribute->name, source->name),
 					 errhint("Write a rule for each table: source => '%s'.", source->name)));
 	}
-	scope->bound = true;
-}
-
-/* No table is attached yet: take the values as they are. */
-void
-scope_unbound(ScopeArg *scope)
-{
-	for (int i = 0; i < scope->nattributes; i++)
-	{
-		ScopeAttribute *attribute = &scope->attributes[i];
-
-		attribute->values = attribute->given;
-		attribute->nvalues = sort_values(attribute->values, attribute->nvalues);
-	}
 }
 
 /* The scope as JSON text, in canonical values. */

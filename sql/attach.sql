@@ -5,6 +5,8 @@ DROP EXTENSION IF EXISTS rebate CASCADE;
 DROP SCHEMA IF EXISTS rebate_data CASCADE;
 RESET client_min_messages;
 SET timezone = 'UTC';
+SET datestyle = 'ISO';
+SET intervalstyle = 'postgres';
 CREATE EXTENSION rebate;
 
 --
@@ -29,7 +31,8 @@ FROM pg_class c WHERE c.relnamespace = 'rebate'::regnamespace ORDER BY 1;
 -- each of our functions has a comment, and none is for everyone
 SELECT p.proname FROM pg_proc p
 WHERE p.pronamespace = 'rebate'::regnamespace
-  AND (obj_description(p.oid, 'pg_proc') IS NULL OR has_function_privilege('public', p.oid, 'EXECUTE'));
+  AND (obj_description(p.oid, 'pg_proc') IS NULL
+	   OR has_function_privilege('public', p.oid, 'EXECUTE') AND p.proname <> 'flush');
 -- nothing is granted on the store or its views
 SELECT c.relname FROM pg_class c
 WHERE c.relnamespace IN ('rebate_data'::regnamespace, 'rebate'::regnamespace)
@@ -174,7 +177,7 @@ SELECT order_time, status, attributes, phases, max_backdate, max_future FROM reb
 SELECT tgname, tgenabled, pg_get_triggerdef(oid), obj_description(oid) FROM pg_trigger
 WHERE tgrelid = 'orders'::regclass AND NOT tgisinternal ORDER BY 1;
 -- each difference is named
-SELECT rebate.attach('orders', member => 'customer', amount => 'cents / 100.0', currency => 'USD', since => '2001-01-01',
+SELECT rebate.attach('orders', member => 'customer', amount => 'cents / 100.0', currency => 'USD',
 	order_time => 'placed_at', phases => '{"new": "void"}', status => 'status', max_backdate => '1 mon');
 \echo :LAST_ERROR_SQLSTATE
 -- with replace: the same row, the same since
@@ -211,7 +214,7 @@ SELECT rebate.detach('orders');
 \echo :LAST_ERROR_SQLSTATE
 SELECT detached_at IS NOT NULL AS detached FROM rebate.sources;
 SELECT count(*) FROM pg_trigger WHERE tgrelid = 'orders'::regclass AND tgname ~ '^rebate';
-INSERT INTO orders (number, shop, line, customer, total, code) VALUES ('b', 1, 2, 'bob', 10, 1);
+INSERT INTO orders (number, shop, line, customer, total, code) VALUES ('b', 1, 2, 'bob', 10, 2);
 SELECT rebate.attach('orders', member => 'customer', amount => 'total', currency => 'EUR');
 SELECT rebate.attach('orders', member => 'customer', amount => 'total', currency => 'USD', replace => true);
 SELECT source_id, detached_at FROM rebate.sources;
@@ -221,8 +224,13 @@ SELECT source, order_key, decision FROM rebate.decisions ORDER BY order_key;
 ALTER TABLE orders RENAME TO old_orders;
 CREATE TABLE orders (id int PRIMARY KEY, customer text, total numeric, at timestamptz);
 INSERT INTO orders VALUES (1, 'alice', 10, '2020-01-01'), (2, 'bob', 20, '2024-01-01');
-SELECT rebate.attach('orders', 'customer', 'total', 'USD', order_time => 'at', since => '2023-01-01');
+SELECT rebate.attach('orders', 'customer', 'total', 'USD', order_time => 'at', since => '2023-01-01 UTC');
+SELECT rebate.attach('orders', 'customer', 'total', 'USD', order_time => 'at', since => '2022-01-01 UTC');
+SELECT rebate.attach('orders', 'customer', 'total', 'USD', order_time => 'at');	-- the same
 SELECT source_id, source FROM rebate.sources ORDER BY source_id;
+SELECT source, order_key, decision FROM rebate.decisions ORDER BY source, order_key;
+-- an earlier since takes in older rows
+SELECT rebate.attach('orders', 'customer', 'total', 'USD', order_time => 'at', since => '-infinity', replace => true);
 SELECT source, order_key, decision FROM rebate.decisions ORDER BY source, order_key;
 DROP TABLE old_orders;
 DROP TABLE orders;
@@ -304,7 +312,9 @@ DROP TYPE order_status;
 --
 -- DROP EXTENSION leaves the money; the store is taken over by name
 --
+\set VERBOSITY terse
 DROP EXTENSION rebate;
+\set VERBOSITY default
 SET client_min_messages = warning;
 DROP EXTENSION rebate CASCADE;
 RESET client_min_messages;
@@ -323,4 +333,47 @@ DROP TABLE orders;
 DROP EXTENSION rebate CASCADE;
 DROP SCHEMA rebate_data CASCADE;
 REVOKE ALL ON SCHEMA public FROM regress_rebate_shop, regress_rebate_admin;
-DROP ROLE regress_rebate_shop, regress_rebate_admin;
+DROP ROLE regress_rebate_admin;
+RESET client_min_messages;
+
+--
+-- A store of an ordinary role, which is nobody's superuser
+--
+CREATE EXTENSION rebate;
+CREATE ROLE regress_rebate_owner;
+GRANT EXECUTE ON FUNCTION rebate.create_store TO regress_rebate_owner;
+SET ROLE regress_rebate_owner;
+SELECT rebate.create_store('rebate_owner');
+\echo :LAST_ERROR_SQLSTATE
+SELECT rebate.create_store();
+\echo :LAST_ERROR_SQLSTATE
+RESET ROLE;
+SELECT current_database() AS db \gset
+GRANT CREATE ON DATABASE :"db" TO regress_rebate_owner;
+GRANT CREATE ON SCHEMA public TO regress_rebate_owner;
+SET ROLE regress_rebate_owner;
+SET search_path = public, pg_catalog;
+SET default_tablespace = pg_global;
+SELECT rebate.create_store();
+RESET default_tablespace;
+CREATE TABLE orders (id int PRIMARY KEY, customer text, total numeric);
+SELECT rebate.attach('orders', 'customer', 'total', 'USD');
+SELECT rebate.set_rule('welcome', percent => 5);
+INSERT INTO orders VALUES (1, 'alice', 100);
+SELECT member, currency, available FROM rebate.balances;
+SELECT DISTINCT nspname, pg_get_userbyid(relowner) AS owner FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+WHERE nspname IN ('rebate', 'rebate_data') ORDER BY 1;
+-- somebody who may insert orders, and has no right on anything of ours
+RESET ROLE;
+GRANT INSERT ON orders TO regress_rebate_shop;
+SET ROLE regress_rebate_shop;
+INSERT INTO orders VALUES (2, 'alice', 50);
+RESET ROLE;
+SELECT member, currency, available FROM rebate.balances;
+
+SET client_min_messages = warning;
+DROP TABLE orders;
+DROP EXTENSION rebate CASCADE;
+DROP SCHEMA rebate_data CASCADE;
+DROP OWNED BY regress_rebate_owner, regress_rebate_shop;
+DROP ROLE regress_rebate_owner, regress_rebate_shop;

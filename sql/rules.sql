@@ -3,6 +3,8 @@ SET client_min_messages = warning;
 DROP EXTENSION IF EXISTS rebate CASCADE;
 DROP SCHEMA IF EXISTS rebate_data CASCADE;
 SET timezone = 'UTC';
+SET datestyle = 'ISO';
+SET intervalstyle = 'postgres';
 CREATE EXTENSION rebate;
 SELECT rebate.create_store();
 RESET client_min_messages;
@@ -13,10 +15,8 @@ RESET client_min_messages;
 SELECT rebate.set_rule('early', percent => 5, condition => 'total > 10');
 \echo :LAST_ERROR_SQLSTATE
 SELECT rebate.set_rule('early', percent => 5, base => 'total');
-SELECT rebate.set_rule('early', percent => 5, scope => '{"merchant": ["m2", "m1", "m1"], "active": true}');
-SELECT scope, s.attributes, array_agg(k.scope_key ORDER BY k.scope_key) AS keys
-FROM rebate_data.rule_version v JOIN rebate_data.scope s USING (scope_id) JOIN rebate_data.rule_scope k USING (rule_id, version)
-GROUP BY 1, 2;
+SELECT rebate.set_rule('early', percent => 5, scope => '{"merchant": "m1"}');
+SELECT rebate.set_rule('early', percent => 5);
 SELECT rebate.end_rule('early', '-infinity');
 
 --
@@ -142,7 +142,8 @@ SELECT rebate.end_rule(NULL);
 SELECT rebate.end_rule('flat', 'infinity');
 SELECT rebate.end_rule('flat', '2030-01-01');
 SELECT rebate.end_rule('flat', '2030-01-01');
-SELECT rebate.end_rule('flat');	-- ended, if later
+SELECT rebate.end_rule('flat') = 3 AS earlier;
+SELECT rebate.end_rule('flat');	-- is ended
 SELECT rebate.end_rule('flat', '2029-01-01');
 SELECT rebate.set_rule('flat', fixed => 2.5, currency => 'EUR');
 SELECT version, formula, rate, arguments - '{limit_mode,rounding,refund,unlinked_return,hold,priority,campaign}'::text[] AS arguments
@@ -183,6 +184,16 @@ SELECT rebate.set_rule('both', percent => 1, scope => '{"merchant": "m1"}');
 SELECT rebate.set_rule('both', percent => 1, scope => '{"merchant": "m1"}', source => 'orders');
 SELECT rebate.set_rule('nights', per_unit => 2, currency => 'EUR', source => 'bookings');
 SELECT rebate.set_rule('nights', per_unit => 2, currency => 'EUR', source => 'orders');
+-- a rule for all tables must fit one that is attached later
+CREATE TABLE trips (id int PRIMARY KEY, customer text, price numeric);
+SELECT rebate.set_rule('large', percent => 1, condition => 'total > 1000');
+SELECT rebate.attach('trips', 'customer', 'price', 'EUR');
+\echo :LAST_ERROR_SQLSTATE
+SELECT rebate.end_rule('large');
+SELECT rebate.set_rule('both', percent => 1, source => 'orders');
+SELECT rebate.attach('trips', 'customer', 'price', 'EUR');
+SELECT rebate.detach('trips');
+DROP TABLE trips;
 SELECT rebate.detach('bookings');
 SELECT rebate.set_rule('nights', per_unit => 3, currency => 'EUR', source => 'bookings');
 \echo :LAST_ERROR_SQLSTATE

@@ -180,22 +180,16 @@ load_start() {
 	on "$v" pgbench -n -M prepared -c "$clients" -j "$((clients > 1 ? 2 : 1))" -T 100000 -f "$bench_dir/$file" \
 		-D members="$members" -U shop "$@" shop >"$run/load-$v" 2>&1 &
 	load_of[$v]=$!
-	for _ in {1..1000}; do
+	for _ in {1..100}; do
 		if [ "$(backends "$v" | wc -l)" = "$clients" ]; then return; fi
 		load_check "$v"
-		sleep 0.01
+		sleep 0.05
 	done
 	rb_die "$bench: pgbench does not connect"
 }
 
-# Process ids of the sessions on a variant's server.
-backends() {
-	{ cat /proc/[0-9]*/stat 2>/dev/null || :; } |
-		awk -v pm="${postmaster_of[$1]}" '{ pid = $1; sub(/^.*\) /, "") } $2 == pm { print pid }' |
-		while read -r pid; do
-			case $(tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" || :) in *'shop [local]'*) echo "$pid" ;; esac
-		done
-}
+# Process ids of the load's sessions.
+backends() { query "$1" "SELECT pid FROM pg_stat_activity WHERE usename = 'shop'"; }
 
 load_check() {
 	if ! kill -0 "${load_of[$1]}" 2>/dev/null || grep -q aborted "$run/load-$1"; then

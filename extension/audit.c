@@ -1,0 +1,341 @@
+/*
+ * audit.c
+ *	  rebate.audit(), and its ledger part.
+ *
+ * The ledger part believes nothing but the entries: it walks them in the order
+ * of accounts and sequences beside the accounts, and recomputes what each says.
+ */
+#include "rebate.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+
+#include "api.h"
+#include "audit.h"
+#include "collect.h"
+#include "post_internal.h"
+
+PG_FUNCTION_INFO_V1(rebate_audit);
+
+void
+audit_report(ReturnSetInfo *result, const char *part, const char *violation,
+			 const char *subject, const char *detail)
+{
+	Datum		values[4];
+	bool		nulls[4] = {false, false, false, detail == NULL};
+
+	values[0] = CStringGetTextDatum(part);
+	values[1] = CStringGetTextDatum(violation);
+	values[2] = CStringGetTextDatum(subject);
+	values[3] = detail ? CStringGetTextDatum(detail) : (Datum) 0;
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
+/* rebate.audit(): a row for each violation */
+Datum
+rebate_audit(PG_FUNCTION_ARGS)
+{
+	Store	   *store = store_get(false);
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	store_check_user(store, "rebate.audit");
+	collect_flush();
+	InitMaterializedSRF(fcinfo, 0);
+	audit_ledger(store, result);
+	audit_sources(store, result);
+	return (Datum) 0;
+}
+
+/* The walk along one account's entries */
+typedef struct AccountWalk
+{
+	ReturnSetInfo *result;
+	bool		known;			/* there is a row of it in rebate_data.account */
+	FormData_account account;
+	int64		account_id;
+	int64		last_seq;
+	int64		balance[NUM_BUCKETS];
+	int64		check;
+	TimestampTz posted_at;
+} AccountWalk;
+
+static void
+report_entry(AccountWalk *walk, int64 seq, const char *violation, const char *detail)
+{
+	audit_report(walk->result, "ledger", violation,
+				 psprintf("account " INT64_FORMAT ", entry " INT64_FORMAT, walk->account_id, seq),
+				 detail);
+}
+
+/* Bring the balance of a ledger account, if it is a bucket, along. */
+static void
+apply(AccountWalk *walk, int32 ledger_account, int64 amount)
+{
+	if (ledger_account >= LEDGER_BUCKET(0) && ledger_account < LEDGER_BUCKET(NUM_BUCKETS))
+		walk->balance[ledger_account - LEDGER_BUCKET(0)] += amount;
+}
+
+static void
+check_entry(AccountWalk *walk, TupleTableSlot *slot)
+{
+	EntryFields e = {0};
+	bool		known_kind;
+
+	slot_getallattrs(slot);
+#define FIELD(n) (slot->tts_values[(n) - 1])
+	e.account_id = DatumGetInt64(FIELD(EN_ACCOUNT_ID));
+	e.seq = DatumGetInt64(FIELD(EN_SEQ));
+	e.posting_id = DatumGetInt64(FIELD(EN_POSTING_ID));
+	e.amount = DatumGetInt64(FIELD(EN_AMOUNT));
+	e.posted_at = DatumGetTimestampTz(FIELD(EN_POSTED_AT));
+	e.event_at = DatumGetTimestampTz(FIELD(EN_EVENT_AT));
+	e.xid = DatumGetInt64(FIELD(EN_XID));
+	e.debit = DatumGetInt32(FIELD(EN_DEBIT));
+	e.credit = DatumGetInt32(FIELD(EN_CREDIT));
+	e.epoch = DatumGetInt32(FIELD(EN_EPOCH));
+	e.effective_date = DatumGetDateADT(FIELD(EN_EFFECTIVE_DATE));
+	e.book_date = DatumGetDateADT(FIELD(EN_BOOK_DATE));
+	e.rule_id = DatumGetInt32(FIELD(EN_RULE_ID));
+	e.kind = DatumGetChar(FIELD(EN_KIND));
+	if (!slot->tts_isnull[EN_ACCRUAL_ID - 1])
+		e.accrual_id = DatumGetInt64(FIELD(EN_ACCRUAL_ID));
+	if (!slot->tts_isnull[EN_PAYOUT_ID - 1])
+		e.payout_id = DatumGetInt64(FIELD(EN_PAYOUT_ID));
+
+	if (e.seq != walk->last_seq + 1)
+		report_entry(walk, e.seq, "sequence not dense",
+					 psprintf("The entry before it is " INT64_FORMAT ".", walk->last_seq));
+	walk->last_seq = e.seq;
+
+	if (e.amount <= 0 || e.debit == e.credit)
+		report_entry(walk, e.seq, "entry is no movement", NULL);
+	known_kind = e.kind == ENTRY_ACCRUE || e.kind == ENTRY_REVERSE || e.kind == ENTRY_MOVE;
+	if (!known_kind)
+		report_entry(walk, e.seq, "unknown kind of entry", psprintf("The kind is \"%c\".", e.kind));
+	if (e.posted_at < walk->posted_at)
+		report_entry(walk, e.seq, "posted before the entry before it", NULL);
+	walk->posted_at = e.posted_at;
+
+	walk->check = entry_check(walk->check, &e);
+	if (walk->check != DatumGetInt64(FIELD(EN_CHECK)))
+	{
+		report_entry(walk, e.seq, "check does not match",
+					 "This entry, or one before it, is not as it was posted.");
+		/* report each break of the chain once */
+		walk->check = DatumGetInt64(FIELD(EN_CHECK));
+	}
+
+	apply(walk, e.debit, -e.amount);
+	apply(walk, e.credit, e.amount);
+	for (int b = 0; b < NUM_BUCKETS; b++)
+	{
+		int64		after = slot->tts_isnull[EN_TRACKED - 1 + b] ? 0 :
+			DatumGetInt64(FIELD(EN_TRACKED + b));
+
+		if (after != walk->balance[b])
+		{
+			report_entry(walk, e.seq, "balance after the entry does not match",
+						 psprintf("Bucket %d is " INT64_FORMAT " minor units, the entries give " INT64_FORMAT ".",
+								  b, after, walk->balance[b]));
+			walk->balance[b] = after;
+		}
+		else if (after < 0 && b != BUCKET_AVAILABLE)
+			report_entry(walk, e.seq, "bucket below zero", psprintf("Bucket %d.", b));
+	}
+#undef FIELD
+}
+
+/* All entries of an account were seen: does its row say the same? */
+static void
+finish_account(AccountWalk *walk)
+{
+	char	   *subject = psprintf("account " INT64_FORMAT, walk->account_id);
+
+	if (!walk->known)
+	{
+		audit_report(walk->result, "ledger", "entries without an account", subject, NULL);
+		return;
+	}
+	if (walk->account.last_entry != walk->last_seq)
+		audit_report(walk->result, "ledger", "account and entries differ", subject,
+					 psprintf("The account's last entry is " INT64_FORMAT ", there are entries up to " INT64_FORMAT ".",
+							  walk->account.last_entry, walk->last_seq));
+	else if (walk->account.last_check != walk->check)
+		audit_report(walk->result, "ledger", "account and entries differ", subject,
+					 "The check of the last entry differs.");
+	for (int b = 0; b < NUM_BUCKETS; b++)
+		if (walk->account.balance[b] != walk->balance[b])
+			audit_report(walk->result, "ledger", "balance does not match", subject,
+						 psprintf("Bucket %d is " INT64_FORMAT " minor units, the entries give " INT64_FORMAT ".",
+								  b, walk->account.balance[b], walk->balance[b]));
+}
+
+static void
+start_account(AccountWalk *walk, int64 account_id, TupleTableSlot *row)
+{
+	ReturnSetInfo *result = walk->result;
+
+	memset(walk, 0, sizeof(*walk));
+	walk->result = result;
+	walk->account_id = account_id;
+	walk->posted_at = PG_INT64_MIN;
+	walk->known = row != NULL;
+	if (row)
+	{
+		bool		free_it;
+		HeapTuple	tuple = ExecFetchSlotHeapTuple(row, false, &free_it);
+
+		walk->account = *(Form_account) GETSTRUCT(tuple);
+		if (free_it)
+			heap_freetuple(tuple);
+	}
+}
+
+static int64
+slot_int64(TupleTableSlot *slot, int attno)
+{
+	bool		isnull;
+
+	return DatumGetInt64(slot_getattr(slot, attno, &isnull));
+}
+
+/* Walk accounts and entries side by side, both in the order of account ids. */
+static void
+walk_accounts(Store *store, ReturnSetInfo *result, Snapshot snapshot)
+{
+	Relation	accounts = table_open(store->tables[ST_ACCOUNT], AccessShareLock);
+	Relation	entries = table_open(store->tables[ST_ENTRY], AccessShareLock);
+	Relation	account_index = index_open(store->indexes[SI_ACCOUNT_ID], AccessShareLock);
+	Relation	entry_index = index_open(store->indexes[SI_ENTRY], AccessShareLock);
+	TupleTableSlot *account = table_slot_create(accounts, NULL);
+	TupleTableSlot *entry = table_slot_create(entries, NULL);
+	IndexScanDesc account_scan = index_beginscan_compat(accounts, account_index, snapshot, 0);
+	IndexScanDesc entry_scan = index_beginscan_compat(entries, entry_index, snapshot, 0);
+	AccountWalk walk = {.result = result};
+	bool		have_account,
+				have_entry;
+
+	index_rescan(account_scan, NULL, 0, NULL, 0);
+	index_rescan(entry_scan, NULL, 0, NULL, 0);
+	have_account = index_getnext_slot(account_scan, ForwardScanDirection, account);
+	have_entry = index_getnext_slot(entry_scan, ForwardScanDirection, entry);
+	while (have_account || have_entry)
+	{
+		int64		of_account = have_account ? slot_int64(account, AC_ACCOUNT_ID) : PG_INT64_MAX;
+		int64		of_entry = have_entry ? slot_int64(entry, EN_ACCOUNT_ID) : PG_INT64_MAX;
+		int64		id = Min(of_account, of_entry);
+
+		CHECK_FOR_INTERRUPTS();
+		start_account(&walk, id, of_account == id ? account : NULL);
+		while (have_entry && slot_int64(entry, EN_ACCOUNT_ID) == id)
+		{
+			check_entry(&walk, entry);
+			have_entry = index_getnext_slot(entry_scan, ForwardScanDirection, entry);
+		}
+		finish_account(&walk);
+		if (of_account == id)
+			have_account = index_getnext_slot(account_scan, ForwardScanDirection, account);
+	}
+
+	index_endscan(entry_scan);
+	index_endscan(account_scan);
+	ExecDropSingleTupleTableSlot(entry);
+	ExecDropSingleTupleTableSlot(account);
+	index_close(entry_index, AccessShareLock);
+	index_close(account_index, AccessShareLock);
+	table_close(entries, AccessShareLock);
+	table_close(accounts, AccessShareLock);
+}
+
+/* Checks that are joins: each query returns violation, subject, detail */
+static const char *const ledger_queries[] = {
+	/* what an accrual says it earned, and in which bucket, against its entries */
+	"SELECT CASE WHEN x.accrual_id IS NULL THEN 'entries without an accrual'"
+	"            ELSE 'accrual and entries differ' END,"
+	"       'accrual ' || coalesce(x.accrual_id, e.accrual_id),"
+	"       'The accrual says ' || coalesce(x.earned::text, 'nothing') || ' minor units, its entries '"
+	"         || coalesce(e.earned::text, 'nothing') || '.'"
+	"  FROM (SELECT * FROM rebate_data.accrual WHERE rule_id <> 0) x"
+	"  FULL JOIN (SELECT accrual_id, account_id,"
+	"               sum(CASE WHEN credit BETWEEN 1 AND 5 THEN amount ELSE 0 END"
+	"                 - CASE WHEN debit BETWEEN 1 AND 5 THEN amount ELSE 0 END) AS earned,"
+	"               ARRAY[sum(amount * ((credit = 1)::int - (debit = 1)::int)),"
+	"                     sum(amount * ((credit = 2)::int - (debit = 2)::int)),"
+	"                     sum(amount * ((credit = 3)::int - (debit = 3)::int)),"
+	"                     sum(amount * ((credit = 4)::int - (debit = 4)::int)),"
+	"                     sum(amount * ((credit = 5)::int - (debit = 5)::int))] AS buckets"
+	"          FROM rebate_data.entry WHERE kind IN ('a', 'r', 'm')"
+	"         GROUP BY accrual_id, account_id) e"
+	"    ON e.accrual_id = x.accrual_id AND e.account_id = x.account_id"
+	" WHERE x.accrual_id IS NULL OR x.earned <> coalesce(e.earned, 0)"
+	"    OR (x.bucket = '-') <> (x.earned = 0)"
+	"    OR x.bucket NOT IN ('-', '0', '1', '2', '3', '4')"
+	"    OR (x.bucket IN ('0', '1', '2', '3', '4')"
+	"        AND coalesce(e.buckets[ascii(x.bucket::text) - 47], 0) <> x.earned)",
+	/* entries that name what is not there */
+	"SELECT 'unknown ledger account', 'account ' || e.account_id || ', entry ' || e.seq,"
+	"       'Debit ' || e.debit || ', credit ' || e.credit || '.'"
+	"  FROM rebate_data.entry e"
+	" WHERE NOT EXISTS (SELECT FROM rebate_data.ledger_account l WHERE l.ledger_account_id = e.debit)"
+	"    OR NOT EXISTS (SELECT FROM rebate_data.ledger_account l WHERE l.ledger_account_id = e.credit)",
+	"SELECT 'accrual of an unknown rule version', 'accrual ' || x.accrual_id,"
+	"       'Rule ' || x.rule_id || ', version ' || x.version || '.'"
+	"  FROM rebate_data.accrual x WHERE x.rule_id <> 0"
+	"   AND NOT EXISTS (SELECT FROM rebate_data.rule_version v"
+	"                    WHERE v.rule_id = x.rule_id AND v.version = x.version)",
+	"SELECT 'accrual of an unknown account', 'accrual ' || x.accrual_id,"
+	"       'Account ' || x.account_id || '.'"
+	"  FROM rebate_data.accrual x WHERE x.rule_id <> 0"
+	"   AND NOT EXISTS (SELECT FROM rebate_data.account a WHERE a.account_id = x.account_id)",
+	"SELECT 'accrual of an unknown source', 'accrual ' || x.accrual_id,"
+	"       'Source ' || x.source_id || '.'"
+	"  FROM rebate_data.accrual x"
+	" WHERE NOT EXISTS (SELECT FROM rebate_data.source s WHERE s.source_id = x.source_id)",
+	/* the facts of an order are the same in each of its rows */
+	"SELECT 'facts of an order disagree', 'source ' || source_id || ', order ' || order_key, NULL"
+	"  FROM rebate_data.accrual GROUP BY source_id, order_key"
+	" HAVING min(generation) <> max(generation) OR min(first_seen) <> max(first_seen)",
+	"SELECT 'account in an unknown currency', 'account ' || a.account_id, a.currency"
+	"  FROM rebate_data.account a"
+	" WHERE NOT EXISTS (SELECT FROM rebate_data.currency c WHERE c.code = a.currency)",
+	"SELECT 'rules of a generation to come', 'rule ' || v.rule_id || ', version ' || v.version, NULL"
+	"  FROM rebate_data.rule_version v"
+	" WHERE v.generation > (SELECT generation FROM rebate_data.generation)",
+	/* a sequence that was lost in a restore would give numbers out twice */
+	"SELECT 'sequence behind its numbers', 'rebate_data.id', 'The greatest number in use is ' || m.id || '.'"
+	"  FROM (SELECT greatest((SELECT max(account_id) FROM rebate_data.account),"
+	"                        (SELECT max(accrual_id) FROM rebate_data.accrual)) AS id) m"
+	" WHERE m.id >= (SELECT last_value + 64 FROM rebate_data.id)",
+	"SELECT 'direct changes are not guarded', 'table ' || c.relname, 'Trigger rebate_guard is missing or disabled.'"
+	"  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+	" WHERE n.nspname = 'rebate_data' AND c.relkind = 'r'"
+	"   AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname = 'rebate_guard'"
+	"                      AND t.tgenabled IN ('O', 'A'))"
+};
+
+void
+audit_ledger(Store *store, ReturnSetInfo *result)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	StoreSpi	scope;
+
+	walk_accounts(store, result, snapshot);
+	UnregisterSnapshot(snapshot);
+
+	store_spi_begin(store, &scope);
+	for (int i = 0; i < (int) lengthof(ledger_queries); i++)
+	{
+		sql_run(ledger_queries[i], NULL, SPI_OK_SELECT);
+		for (uint64 row = 0; row < SPI_processed; row++)
+			audit_report(result, "ledger",
+						 SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, 1),
+						 SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, 2),
+						 SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, 3));
+	}
+	store_spi_end(&scope);
+}

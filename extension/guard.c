@@ -1,0 +1,71 @@
+/*
+ * guard.c
+ *	  Runs what may raise for a row without taking the statement down.
+ */
+#include "rebate.h"
+
+#include "access/xact.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+
+#include "expr.h"
+#include "guard.h"
+
+/* Errors of a row; all others are of the system and stop the statement */
+static bool
+may_set_aside(int sqlerrcode)
+{
+	switch (ERRCODE_TO_CATEGORY(sqlerrcode))
+	{
+		case ERRCODE_INVALID_TRANSACTION_STATE:
+		case ERRCODE_TRANSACTION_ROLLBACK:
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_OPERATOR_INTERVENTION:
+		case ERRCODE_SYSTEM_ERROR:
+		case ERRCODE_INTERNAL_ERROR:
+			return false;
+	}
+	return sqlerrcode != ERRCODE_STATEMENT_TOO_COMPLEX &&
+		sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE &&
+		sqlerrcode != ERRCODE_RB_STORE_DAMAGED;
+}
+
+/*
+ * Run fn(arg), which evaluates expressions, as the store's owner in a
+ * subtransaction (that gets no transaction id, since nothing is written).
+ * Returns NULL, or the error of a row in the current context.
+ */
+ErrorData *
+run_guarded(Store *store, void (*fn) (void *), void *arg)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		ExprScope	scope;
+
+		expr_begin(&scope, store->owner, store->time_zone);
+		fn(arg);
+		expr_end(&scope);
+		ReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		if (!may_set_aside(error->sqlerrcode))
+			ReThrowError(error);
+	}
+	PG_END_TRY();
+	return error;
+}
