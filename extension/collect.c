@@ -373,7 +373,7 @@ decide_stretch(void *arg)
 	Stretch    *s = arg;
 	CollectBatch *batch = s->batch;
 	Source	   *source = batch->source;
-	MemoryContext old = MemoryContextSwitchTo(s->row_context);
+	MemoryContext old = CurrentMemoryContext;
 	DecideContext context = {
 		.store = batch->store,
 		.source = source,
@@ -392,11 +392,15 @@ decide_stretch(void *arg)
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextReset(s->row_context);
 		expr_reset();
+
+		/* a tuple read back from disk belongs to the slot, not to this row */
+		MemoryContextSwitchTo(old);
 		if (!batch->next(batch))
 		{
 			s->end = true;
 			break;
 		}
+		MemoryContextSwitchTo(s->row_context);
 		key = image_key(source, batch->slot);
 		result->decision = NULL;
 		result->facts = NULL;

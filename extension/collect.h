@@ -63,6 +63,12 @@ extern bool collect_rekey(Store *store, Source *source, const char *oldkey, cons
 extern void collect_failure(Store *store, Source *source, const char *key, int sqlerrcode,
 							const char *error, const char *detail);
 
+/*
+ * Run fn(arg), which evaluates expressions, as the store's owner in a
+ * subtransaction; returns NULL, or the error of a row
+ */
+extern ErrorData *run_guarded(Store *store, void (*fn) (void *), void *arg);
+
 /* Callbacks of transaction and subtransaction, from rebate.c */
 extern void collect_pre_commit(void);
 extern void collect_at_xact_end(void);

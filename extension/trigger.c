@@ -221,6 +221,7 @@ match_keys(Store *store, Source *source, TriggerData *trigger, TupleTableSlot *s
 			if (!entry->matched)
 				collect_failure(store, source, entry->key, ERRCODE_RB_AMBIGUOUS_REKEY, error, detail);
 	}
+	ExecClearTuple(slot);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 }

@@ -23,7 +23,7 @@ SELECT rebate.create_store('rebate_owner');
 SELECT rebate.create_store('pg_monitor');
 \echo :LAST_ERROR_SQLSTATE
 
-SELECT c.relkind, count(*), array_agg(DISTINCT pg_get_userbyid(c.relowner)) AS owners
+SELECT c.relkind, array_agg(DISTINCT pg_get_userbyid(c.relowner)) AS owners
 FROM pg_class c WHERE c.relnamespace = 'rebate_data'::regnamespace AND c.relkind <> 'i'
 GROUP BY 1 ORDER BY 1;
 SELECT c.relname, pg_get_userbyid(c.relowner) AS owner, obj_description(c.oid) IS NOT NULL AS commented

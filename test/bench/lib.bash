@@ -177,7 +177,8 @@ interleave() {                          # ROUNDS COMMAND VARIANT..
 load_start() {
 	local v=$1 clients=$2 file=$3
 	shift 3
-	on "$v" pgbench -n -M prepared -c "$clients" -j "$((clients > 1 ? 2 : 1))" -T 100000 -f "$bench_dir/$file" \
+	# A simple command, so that the process is pgbench itself.
+	PGHOST=${host_of[$v]} pgbench -n -M prepared -c "$clients" -j "$((clients > 1 ? 2 : 1))" -T 100000 -f "$bench_dir/$file" \
 		-D members="$members" -U shop "$@" shop >"$run/load-$v" 2>&1 &
 	load_of[$v]=$!
 	for _ in {1..100}; do
@@ -185,7 +186,7 @@ load_start() {
 		load_check "$v"
 		sleep 0.05
 	done
-	rb_die "$bench: pgbench does not connect"
+	cat "$run/load-$v" >&2; rb_die "$bench: pgbench does not connect: $(backends "$v" | wc -l) sessions"
 }
 
 # Process ids of the load's sessions.

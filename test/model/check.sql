@@ -190,7 +190,8 @@ BEGIN
 		SELECT format('decision of %s %s: %s', r.source, r.okey, CASE
 				WHEN d.okey IS NULL THEN 'none'
 				WHEN d.generation IS NULL OR d.first_seen IS NULL THEN 'without facts'
-				ELSE format('%s, but the row is %s', d.decision, CASE WHEN r.failed THEN 'failing' WHEN r.member IS NULL THEN 'a guest''s' ELSE 'good' END) END)
+				ELSE format('%s, but the row is %s', d.decision, CASE WHEN r.failed THEN 'failing' WHEN r.order_time < src.since THEN 'older than since'
+						WHEN r.member IS NULL THEN 'a guest''s' ELSE 'good' END) END)
 		  FROM m_row r JOIN model.source src USING (source) LEFT JOIN model.decision d USING (source, okey)
 		 WHERE d.okey IS NULL OR d.generation IS NULL OR d.first_seen IS NULL
 			OR (d.decision <> 'before attachment' AND NOT coalesce(r.order_time < src.since, false)
