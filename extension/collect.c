@@ -123,17 +123,6 @@ begin_collection(void)
 	MemoryContextSwitchTo(old);
 }
 
-/* Forget all items; their memory is reused. */
-static void
-drop_collection(void)
-{
-	if (collect_context)
-		MemoryContextReset(collect_context);
-	item_hash = NULL;
-	items = NULL;
-	nitems = first_unposted = 0;
-}
-
 static OrderItem *
 find_item(int32 source_id, const char *key)
 {
@@ -145,9 +134,9 @@ find_item(int32 source_id, const char *key)
 
 /* Key must live in collect_context. */
 static OrderItem *
-add_item(Source *source, const char *key, int32 generation)
+add_item(int32 source_id, Oid relid, const char *key, int32 generation)
 {
-	ItemKey		probe = {source->source_id, key};
+	ItemKey		probe = {source_id, key};
 	OrderItem  *item;
 	ItemEntry  *entry;
 	bool		found;
@@ -158,9 +147,9 @@ add_item(Source *source, const char *key, int32 generation)
 		items = repalloc_huge(items, sizeof(OrderItem *) * allocated_items);
 	}
 	item = MemoryContextAllocZero(collect_context, sizeof(OrderItem));
-	item->source_id = source->source_id;
+	item->source_id = source_id;
 	item->key = key;
-	item->relid = source->relid;
+	item->relid = relid;
 	item->created_sub = GetCurrentSubTransactionId();
 	item->generation = generation;
 	entry = itemhash_insert(item_hash, probe, &found);
@@ -198,8 +187,8 @@ collect_touch(Store *store, Source *source, const char *key, bool new_order)
 	begin_collection();
 	item = find_item(source->source_id, key);
 	if (item == NULL)
-		item = add_item(source, MemoryContextStrdup(collect_context, key),
-						rules_generation(store));
+		item = add_item(source->source_id, source->relid,
+						MemoryContextStrdup(collect_context, key), rules_generation(store));
 	touch_item(item, new_order);
 }
 
@@ -446,7 +435,8 @@ keep_results(Stretch *s)
 		batch->ncollected++;
 		if (item == NULL)
 		{
-			item = add_item(batch->source, result->key, batch->generation);
+			item = add_item(batch->source->source_id, batch->source->relid, result->key,
+							batch->generation);
 			item->new_order = new_order;
 			item->any_backdate = batch->any_backdate;
 			item->decision = result->decision;
@@ -559,7 +549,7 @@ collect_guarded(CollectBatch *batch, Stretch *s)
 		batch->next = replay.next;
 		batch->next_arg = replay.next_arg;
 		MemoryContextSwitchTo(old);
-		if (nitems >= MAX_ITEMS)
+		if (nitems - first_unposted >= MAX_ITEMS)
 			collect_flush();
 	}
 	MemoryContextDelete(context);
@@ -598,7 +588,7 @@ collect_rows(CollectBatch *batch)
 		{
 			decide_stretch(&s);
 			keep_results(&s);
-			if (nitems >= MAX_ITEMS)
+			if (nitems - first_unposted >= MAX_ITEMS)
 				collect_flush();
 		}
 	}
@@ -781,42 +771,58 @@ record_failures(Store *store, PostOrder *orders, int n)
 		store_spi_end(&scope);
 }
 
-/* Forget what need not be remembered, or mark it as posted. */
+/*
+ * Forget posted items, but not those made outside the current subtransaction:
+ * should it roll back they must be posted again.  Their sources count as touched
+ * from now on.
+ */
+static void
+forget_items(SubTransactionId sub)
+{
+	MemoryContext oldcontext = collect_context;
+	OrderItem **olditems = items;
+	int			n = nitems;
+
+	collect_context = NULL;
+	items = NULL;
+	begin_collection();
+	for (int i = 0; i < n; i++)
+	{
+		OrderItem  *olditem = olditems[i];
+		OrderItem  *item;
+		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+
+		all_touched = list_append_unique_int(all_touched, olditem->source_id);
+		MemoryContextSwitchTo(old);
+		if (olditem->created_sub == sub)
+			continue;
+		item = add_item(olditem->source_id, olditem->relid,
+						MemoryContextStrdup(collect_context, olditem->key), olditem->generation);
+		item->created_sub = olditem->created_sub;
+		item->posted_sub = olditem->posted_sub;
+		item->moved_sub = olditem->moved_sub;
+		item->new_order = olditem->new_order;
+		item->any_backdate = olditem->any_backdate;
+		item->reread = true;
+	}
+	MemoryContextDelete(oldcontext);
+}
+
+/* Mark what was posted, and forget what need not be remembered. */
 static void
 after_posting(void)
 {
 	SubTransactionId sub = GetCurrentSubTransactionId();
-	bool		outer = false;
 
 	for (int i = first_unposted; i < nitems; i++)
 	{
 		if (items[i]->posted_sub == InvalidSubTransactionId)
 			items[i]->posted_sub = sub;
 	}
-	first_unposted = nitems;
 	nested_work |= sub != TopSubTransactionId;
-	if (nitems <= MAX_REMEMBERED)
-		return;
-
-	/*
-	 * Too many to remember.  Those made outside the current subtransaction must
-	 * stay, to be posted again should it roll back; they are at most as many as
-	 * the collection holds.
-	 */
-	for (int i = 0; i < nitems && !outer; i++)
-		outer = items[i]->created_sub != sub;
-	for (int i = 0; i < nitems; i++)
-	{
-		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
-
-		all_touched = list_append_unique_int(all_touched, items[i]->source_id);
-		MemoryContextSwitchTo(old);
-	}
-	if (!outer)
-	{
-		drop_collection();
-		begin_collection();
-	}
+	if (nitems > MAX_REMEMBERED)
+		forget_items(sub);
+	first_unposted = nitems;
 }
 
 int64

@@ -502,7 +502,7 @@ explain_met_rule(Explain *e, Traced *t, uint64 row)
 		{
 			remark_refunds(e, &detail, sql_get_text(row, MET_REFUND, context));
 			remark(&detail, "rounded %s", sql_get_text(row, MET_ROUNDING, context));
-			if (hold)
+			if (hold && arith_sign(e->image.amount) > 0)
 				remark(&detail, "hold %s", hold);
 		}
 	}

@@ -343,13 +343,16 @@ build_source(Store *store, Oid relid)
 			elog(ERROR, "could not read sources");
 		if (SPI_processed == 1)
 		{
-			Relation	rel = relation_open(relid, AccessShareLock);
+			Relation	rel = try_relation_open(relid, AccessShareLock);
 
-			old = MemoryContextSwitchTo(context);
-			load_source(source, rel, SPI_tuptable->vals[0], SPI_tuptable->tupdesc);
-			MemoryContextSwitchTo(old);
-			relation_close(rel, NoLock);
-			source->attached = true;
+			if (rel)
+			{
+				old = MemoryContextSwitchTo(context);
+				load_source(source, rel, SPI_tuptable->vals[0], SPI_tuptable->tupdesc);
+				MemoryContextSwitchTo(old);
+				relation_close(rel, NoLock);
+				source->attached = true;
+			}
 		}
 		store_spi_end(&scope);
 	}

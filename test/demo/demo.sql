@@ -125,9 +125,12 @@ FROM rebate.entries WHERE member = 'alice' ORDER BY seq;
 \echo
 \echo 'Why order 4 earned what it earned: its facts, the rules looked at, its rebates and their entries.'
 \echo
+\pset format wrapped
+\pset columns 150
 \set ECHO queries
 SELECT * FROM rebate.explain('orders', 4);
 \set ECHO none
+\pset format aligned
 
 \echo '=== 7. The audit'
 \echo

@@ -178,8 +178,9 @@ ANALYZE demo.incoming;
 \echo
 \echo '=== 1. Your orders'
 \echo
-SELECT count(*) AS lines FROM demo.incoming \gset
-\echo :lines 'lines of' :file '. The columns, in lower case, as they can be used in expressions:'
+SELECT format('%s lines of %s. The columns, as they can be used in expressions:', count(*), :'file') AS line
+FROM demo.incoming \gset
+\echo :line
 \echo
 SELECT name AS column, type FROM demo.col ORDER BY k;
 \echo 'What was chosen. Another choice: make demo ORDERS=... VARIABLE=column, or VARIABLE=''expression'''
@@ -188,7 +189,8 @@ SELECT what, chosen, why, variable FROM demo.choice ORDER BY n;
 
 \echo '=== 2. Attached, with one rule'
 \echo
-\echo :percent '% of every order (PERCENT=), from the first order in the file on.'
+SELECT format('%s %% of every order (PERCENT=), from the first order in the file on.', :'percent') AS line \gset
+\echo :line
 \echo
 CREATE EXTENSION rebate;
 SELECT max(chosen) FILTER (WHERE n = 2) AS member, max(chosen) FILTER (WHERE n = 3) AS amount,
@@ -197,7 +199,7 @@ FROM demo.choice \gset
 SELECT format('SELECT min(%s)::timestamptz AS first FROM demo.incoming', COALESCE(NULLIF(:'time', ''), 'NULL')) AS make \gset
 :make \gset
 SELECT format(E'SELECT rebate.attach(''orders'', member => %L, amount => %L, currency => %L%s);', :'member', :'amount', :'currency',
-	CASE WHEN :'first' <> '' THEN format(E',\n    order_time => %L, since => %L, max_future => NULL', :'time', :'first') ELSE '' END) AS attach,
+	CASE WHEN :'first' <> '' THEN format(E',\n    order_time => %L, since => %L, max_backdate => NULL, max_future => NULL', :'time', :'first') ELSE '' END) AS attach,
 	format(E'SELECT rebate.set_rule(''demo'', percent => %s%s);', :'percent',
 	CASE WHEN :'first' <> '' THEN format(E', valid_from => %L', :'first') ELSE '' END) AS rule \gset
 \set ECHO queries

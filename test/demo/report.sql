@@ -24,10 +24,11 @@ FROM rebate.balances GROUP BY currency ORDER BY currency;
 SELECT member, currency, available, last_entry AS entries FROM rebate.balances ORDER BY available DESC, member LIMIT 5;
 
 -- A member whose ledger is worth a look: something was taken back, but not all of it.
-SELECT member, currency FROM rebate.balances b
-WHERE last_entry BETWEEN 2 AND 200
-ORDER BY EXISTS (SELECT FROM rebate.entries e WHERE e.account_id = b.account_id AND e.kind = 'reverse') DESC, available DESC
-LIMIT 1 \gset
+SELECT b.* FROM (VALUES (1)) one LEFT JOIN (
+	SELECT member, currency FROM rebate.balances b
+	ORDER BY last_entry BETWEEN 2 AND 200 AND EXISTS (
+		SELECT FROM rebate.entries e WHERE e.account_id = b.account_id AND e.kind = 'reverse') DESC, available DESC
+	LIMIT 1) b ON true \gset
 \if :{?member}
 \echo '=== 5. The ledger of member' :member
 \echo
@@ -48,5 +49,7 @@ WHERE x.indrelid = 'orders'::regclass AND x.indisprimary \gset
 :make \gset
 \echo :explain
 \echo
+\pset format wrapped
+\pset columns 150
 :explain;
 \endif
