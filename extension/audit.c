@@ -19,6 +19,7 @@
 #include "audit.h"
 #include "collect.h"
 #include "post_internal.h"
+#include "rules.h"
 
 PG_FUNCTION_INFO_V1(rebate_audit);
 
@@ -45,6 +46,11 @@ rebate_audit(PG_FUNCTION_ARGS)
 
 	store_check_user(store, "rebate.audit");
 	collect_flush();
+
+	/* somebody may have gone around the guards, and so around the caches */
+	store_forget();
+	rules_forget();
+	store = store_get(false);
 	InitMaterializedSRF(fcinfo, 0);
 	audit_ledger(store, result);
 	audit_sources(store, result);

@@ -88,6 +88,12 @@ rules_at_abort(void)
 	cache_of_writer = false;
 }
 
+void
+rules_forget(void)
+{
+	cache_valid = false;
+}
+
 /* What this transaction loaded is committed now. */
 void
 rules_at_commit(void)

@@ -121,6 +121,9 @@ extern int32 rules_expense(Store *store, int32 rule_id, int32 version);
 /* Compile condition and base for a source, once */
 extern void rules_compile(RuleVersion *version, Source *source);
 
+/* Load everything again on next use: for the audit */
+extern void rules_forget(void);
+
 extern void rules_at_abort(void);
 extern void rules_at_commit(void);
 

@@ -135,6 +135,13 @@ store_writing(void)
 	return writing;
 }
 
+void
+store_forget(void)
+{
+	store_valid = false;
+	config_counter++;
+}
+
 uint64
 store_epoch_of_rules(void)
 {

@@ -99,6 +99,9 @@ extern bool store_writing(void);
 /* After a write of rules, sources, currencies, programme: other backends forget */
 extern void store_rules_changed(Store *store);
 
+/* Believe nothing that was read before: for the audit */
+extern void store_forget(void);
+
 /* Invalidation counters: bumped by callbacks, compared by the caches */
 extern uint64 store_epoch_of_rules(void);
 

@@ -42,6 +42,8 @@ BEGIN
 			UPDATE demo.col SET type = 'bigint' WHERE k = c.k;
 		ELSIF demo.matches(c.k, '^[+-]?(0|[1-9][0-9]*)?([.][0-9]+)?$') AND demo.fits(c.k, 'numeric', 'DMY') THEN
 			UPDATE demo.col SET type = 'numeric' WHERE k = c.k;
+		ELSIF demo.matches(c.k, '^[+-]?[0-9]{1,3}([.]?[0-9]{3})*(,[0-9]+)?$') THEN	-- 1.234,50
+			UPDATE demo.col SET type = 'numeric', datestyle = 'comma' WHERE k = c.k;
 		ELSIF demo.matches(c.k, '[0-9]{1,4}[-/.][0-9]{1,2}[-/.][0-9]{1,4}') THEN
 			FOREACH style IN ARRAY string_to_array(COALESCE(NULLIF(current_setting('demo.datestyle'), ''), 'DMY MDY YMD'), ' ') LOOP
 				IF demo.fits(c.k, 'timestamptz', style) THEN
@@ -153,6 +155,7 @@ END $$;
 -- The order table as a shop would have it, the same without rebates to measure against, and what will be inserted.
 SELECT format('CREATE TABLE demo.incoming AS SELECT %s, file_line FROM demo.line ORDER BY file_line',
 	string_agg(format('%s AS %I', CASE WHEN type = 'text' THEN format('NULLIF(btrim(c%s), '''')', k)
+		WHEN datestyle = 'comma' THEN format('replace(replace(NULLIF(btrim(c%s), ''''), ''.'', ''''), '','', ''.'')::numeric', k)
 		WHEN datestyle IS NULL THEN format('NULLIF(btrim(c%s), '''')::%s', k, type)
 		ELSE format('demo.moment(NULLIF(btrim(c%s), ''''), %L)::%s', k, datestyle, type) END, name), ', ' ORDER BY k)) AS make
 FROM demo.col \gset
