@@ -565,7 +565,8 @@ collect_rows(CollectBatch *batch)
 	batch->generation = rules_generation(batch->store);
 	/* of earlier statements: this one meets each order once */
 	batch->all_touched = list_member_int(all_touched, batch->source->source_id);
-	batch->accrual = table_open(batch->store->tables[ST_ACCRUAL], AccessShareLock);
+	/* the lock that posting takes: one lock a transaction, not two */
+	batch->accrual = table_open(batch->store->tables[ST_ACCRUAL], RowExclusiveLock);
 	batch->snapshot = RegisterSnapshot(GetLatestSnapshot());
 	s.row_context = AllocSetContextCreate(CurrentMemoryContext, "rebate row",
 										  ALLOCSET_SMALL_SIZES);
@@ -596,7 +597,7 @@ collect_rows(CollectBatch *batch)
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(s.row_context);
 	UnregisterSnapshot(batch->snapshot);
-	table_close(batch->accrual, AccessShareLock);
+	table_close(batch->accrual, NoLock);
 	warn_failures(batch);
 }
 

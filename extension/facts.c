@@ -6,6 +6,7 @@
 
 #include "access/genam.h"
 #include "access/tableam.h"
+#include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -25,21 +26,34 @@ facts_read(Store *store, Relation accrual, int32 source_id, const char *key,
 		   Snapshot snapshot, OrderFacts *facts)
 {
 	ScanKeyData keys[2];
-	SysScanDesc scan;
-	HeapTuple	tuple;
+	/* the lock that posting takes: one a transaction, not two */
+	Relation	index = index_open(store->indexes[SI_ACCRUAL_ORDER],
+								   RecoveryInProgress() ? AccessShareLock : RowExclusiveLock);
+	IndexScanDesc scan;
+	TupleTableSlot *slot = NULL;
 	int			allocated = 0;
 	Datum		keytext = CStringGetTextDatum(key);
 
 	memset(facts, 0, sizeof(*facts));
-	ScanKeyInit(&keys[0], ACC_SOURCE_ID, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(source_id));
-	ScanKeyInit(&keys[1], ACC_ORDER_KEY, BTEqualStrategyNumber, F_TEXTEQ, keytext);
-	scan = systable_beginscan(accrual, store->indexes[SI_ACCRUAL_ORDER], true, snapshot, 2, keys);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(source_id));
+	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_TEXTEQ, keytext);
+	scan = index_beginscan_compat(accrual, index, snapshot, 2);
+	index_rescan(scan, keys, 2, NULL, 0);
+
+	/* most orders are new: make the slot when there is something to put in */
+	while (index_getnext_tid(scan, ForwardScanDirection) != NULL)
 	{
-		Form_accrual row = (Form_accrual) GETSTRUCT(tuple);
+		HeapTuple	tuple;
+		Form_accrual row;
 		bool		isnull;
 		Datum		confirmed;
 
+		if (slot == NULL)
+			slot = table_slot_create(accrual, NULL);
+		if (!index_fetch_heap(scan, slot))
+			continue;
+		tuple = ExecCopySlotHeapTuple(slot);
+		row = (Form_accrual) GETSTRUCT(tuple);
 		if (!facts->seen || row->generation < facts->generation)
 			facts->generation = row->generation;
 		if (!facts->seen || row->first_seen < facts->first_seen)
@@ -60,9 +74,12 @@ facts_read(Store *store, Relation accrual, int32 source_id, const char *key,
 			facts->rows = facts->rows ? repalloc(facts->rows, sizeof(HeapTuple) * allocated)
 				: palloc(sizeof(HeapTuple) * allocated);
 		}
-		facts->rows[facts->nrows++] = heap_copytuple(tuple);
+		facts->rows[facts->nrows++] = tuple;
 	}
-	systable_endscan(scan);
+	if (slot)
+		ExecDropSingleTupleTableSlot(slot);
+	index_endscan(scan);
+	index_close(index, NoLock);
 	pfree(DatumGetPointer(keytext));
 }
 

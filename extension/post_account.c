@@ -5,10 +5,12 @@
 #include "rebate.h"
 
 #include "access/genam.h"
+#include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "storage/bufmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -45,34 +47,67 @@ compare_by_id(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+/*
+ * The version of an account that "snapshot" sees, in the chain of updates that
+ * begins at "tid"; NULL if none.
+ *
+ * An index scan would prune the page at each visit, since a page of accounts has
+ * no more free space than its fillfactor left it.  Here it is pruned when it has
+ * no room for some more versions, so once in many updates.
+ */
+static HeapTuple
+fetch_account(Relation rel, ItemPointer tid, Snapshot snapshot)
+{
+	Buffer		buffer = ReadBuffer(rel, ItemPointerGetBlockNumber(tid));
+	ItemPointerData here = *tid;
+	HeapTupleData tuple;
+	HeapTuple	copy = NULL;
+	Size		room;
+
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
+	if (heap_hot_search_buffer(&here, rel, buffer, snapshot, &tuple, NULL, true))
+		copy = heap_copytuple(&tuple);
+	room = PageGetHeapFreeSpace(BufferGetPage(buffer));
+	LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
+	if (copy && room < 4 * MAXALIGN(copy->t_len))
+		heap_page_prune_opt(rel, buffer);
+	ReleaseBuffer(buffer);
+	return copy;
+}
+
 /* Newest version of an account by name or id under "snapshot"; NULL if none */
 HeapTuple
 post_find_account(Posting *p, PostAccount *account, Snapshot snapshot)
 {
 	ScanKeyData keys[2];
-	SysScanDesc scan;
-	HeapTuple	tuple;
+	Relation	index;
+	IndexScanDesc scan;
+	ItemPointer tid;
+	HeapTuple	tuple = NULL;
+	int			nkeys;
 
 	if (account->account_id != 0)
 	{
-		ScanKeyInit(&keys[0], AC_ACCOUNT_ID, BTEqualStrategyNumber, F_INT8EQ,
+		index = index_open(p->store->indexes[SI_ACCOUNT_ID], RowExclusiveLock);
+		nkeys = 1;
+		ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT8EQ,
 					Int64GetDatum(account->account_id));
-		scan = systable_beginscan(p->account_table.rel, p->store->indexes[SI_ACCOUNT_ID], true,
-								  snapshot, 1, keys);
 	}
 	else
 	{
-		ScanKeyInit(&keys[0], AC_MEMBER, BTEqualStrategyNumber, F_TEXTEQ,
+		index = index_open(p->store->indexes[SI_ACCOUNT_MEMBER], RowExclusiveLock);
+		nkeys = 2;
+		ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_TEXTEQ,
 					CStringGetTextDatum(account->member));
-		ScanKeyInit(&keys[1], AC_CURRENCY, BTEqualStrategyNumber, F_TEXTEQ,
+		ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_TEXTEQ,
 					CStringGetTextDatum(account->currency));
-		scan = systable_beginscan(p->account_table.rel, p->store->indexes[SI_ACCOUNT_MEMBER], true,
-								  snapshot, 2, keys);
 	}
-	tuple = systable_getnext(scan);
-	if (HeapTupleIsValid(tuple))
-		tuple = heap_copytuple(tuple);
-	systable_endscan(scan);
+	scan = index_beginscan_compat(p->account_table.rel, index, snapshot, nkeys);
+	index_rescan(scan, keys, nkeys, NULL, 0);
+	while (tuple == NULL && (tid = index_getnext_tid(scan, ForwardScanDirection)) != NULL)
+		tuple = fetch_account(p->account_table.rel, tid, snapshot);
+	index_endscan(scan);
+	index_close(index, NoLock);
 	return tuple;
 }
 

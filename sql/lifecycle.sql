@@ -338,7 +338,11 @@ UPDATE old2 SET placed = now() - interval '1 hour' WHERE id = 3;
 SELECT rebate.set_rule('since long', percent => 1, valid_from => '2020-01-01 00:00+00', source => 'old2');
 INSERT INTO old2 VALUES (4, 'old', 100, now() - interval '1 hour'), (5, 'old', 100, NULL);
 UPDATE old2 SET placed = now() - interval '1 hour' WHERE id = 5;
-SELECT order_key, decision, earned FROM rebate.decisions WHERE source = 'public.old2' ORDER BY order_key COLLATE "C";
+-- one that earned, and turns out to be old
+INSERT INTO old2 VALUES (6, 'old', 100, now());
+SELECT rule, earned FROM rebate.accruals WHERE source = 'public.old2' AND order_key = '6' ORDER BY rule COLLATE "C";
+UPDATE old2 SET placed = now() - interval '1 hour' WHERE id = 6;
+SELECT order_key, decision, earned FROM rebate.decisions WHERE source = 'public.old2' AND earned <> 0 ORDER BY order_key COLLATE "C";
 :balances
 
 SET client_min_messages = warning;

@@ -188,7 +188,7 @@ CREATE TABLE rebate_data.account (
 	handle		uuid NOT NULL,
 	CONSTRAINT account_pkey PRIMARY KEY (account_id),
 	CONSTRAINT account_member_key UNIQUE (member, currency)
-) WITH (fillfactor = 50);
+) USING heap WITH (fillfactor = 50);
 COMMENT ON TABLE rebate_data.account IS 'one member in one currency: balances by bucket in minor units, and the number, check and time of the last entry';
 
 CREATE TABLE rebate_data.accrual (
@@ -212,7 +212,7 @@ CREATE TABLE rebate_data.accrual (
 	level			smallint,
 	looked_up		jsonb,
 	CONSTRAINT accrual_order_key UNIQUE (source_id, order_key, rule_id, account_id)
-) WITH (fillfactor = 90);
+) USING heap WITH (fillfactor = 90);
 COMMENT ON TABLE rebate_data.accrual IS 'one rebate of one order under one rule for one account, with the facts of the order; rule_id 0 (account_id 0) is the bare decision and facts of an order';
 
 CREATE TABLE rebate_data.entry (
@@ -241,7 +241,7 @@ CREATE TABLE rebate_data.entry (
 	source_id		integer,
 	order_key		text COLLATE "C",
 	CONSTRAINT entry_pkey PRIMARY KEY (account_id, seq)
-);
+) USING heap;
 COMMENT ON TABLE rebate_data.entry IS 'the ledger, append-only: one movement between two ledger accounts, with the balances after it (NULL is zero); seq is dense in commit order';
 
 CREATE TABLE rebate_data.house_entry (

@@ -120,6 +120,19 @@ BEGIN
 		RETURN NULL;
 	END IF;
 
+	IF new_earned <= 0 THEN
+		-- Rare: nothing to post, or a negative order.
+		PERFORM ledger.open_account(NEW.customer_id);
+		INSERT INTO ledger.accrual (accrual_id, account_id, source_id, rule_id, version, generation, first_seen, order_time,
+			earned, bucket, phase, flags, order_id, base, confirmed_at)
+		SELECT new_accrual, account_id, 1, new_rule, new_version, new_generation, now(), NEW.created_at,
+			new_earned, 'a', 'c', 0, NEW.id, NEW.amount, now()
+		FROM ledger.account WHERE member = NEW.customer_id AND currency = 'EUR'
+		RETURNING account_id INTO a;
+		PERFORM ledger.post(a.account_id, new_earned, new_accrual, NEW.id, NEW.created_at);
+		RETURN NULL;
+	END IF;
+
 	LOOP
 		UPDATE ledger.account SET
 			last_entry = last_entry + 1,
@@ -157,7 +170,7 @@ $$;
 CREATE FUNCTION ledger.order_changed() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
 	facts			record;
-	old				record;
+	has				record;
 	new_rule		integer := 0;
 	new_version		integer;
 	new_earned		bigint := 0;
@@ -188,19 +201,19 @@ BEGIN
 	END IF;
 
 	-- In the order of accounts, so that two of these do not wait for each other.
-	FOR old IN
+	FOR has IN
 		SELECT accrual_id, account_id, rule_id, earned FROM ledger.accrual
 		WHERE source_id = 1 AND order_id = OLD.id AND rule_id <> 0 ORDER BY account_id, rule_id
 	LOOP
-		IF old.account_id = new_account AND old.rule_id = new_rule THEN
-			PERFORM ledger.post(old.account_id, new_earned - old.earned, old.accrual_id, NEW.id, now());
+		IF has.account_id = new_account AND has.rule_id = new_rule THEN
+			PERFORM ledger.post(has.account_id, new_earned - has.earned, has.accrual_id, NEW.id, now());
 			UPDATE ledger.accrual SET earned = new_earned, version = new_version, base = NEW.amount, phase = 'c',
 				order_time = NEW.created_at
-			WHERE source_id = 1 AND order_id = OLD.id AND rule_id = old.rule_id AND account_id = old.account_id;
+			WHERE source_id = 1 AND order_id = OLD.id AND rule_id = has.rule_id AND account_id = has.account_id;
 		ELSE
-			PERFORM ledger.post(old.account_id, -old.earned, old.accrual_id, OLD.id, now());
+			PERFORM ledger.post(has.account_id, -has.earned, has.accrual_id, OLD.id, now());
 			UPDATE ledger.accrual SET earned = 0, phase = 'v'
-			WHERE source_id = 1 AND order_id = OLD.id AND rule_id = old.rule_id AND account_id = old.account_id;
+			WHERE source_id = 1 AND order_id = OLD.id AND rule_id = has.rule_id AND account_id = has.account_id;
 		END IF;
 	END LOOP;
 	RETURN NULL;
