@@ -232,7 +232,6 @@ rebate_attach(PG_FUNCTION_ARGS)
 	Oid			relid;
 	bool		replace;
 	bool		triggers;
-	bool		reconcile = true;
 
 	check_not_null(fcinfo, ARG_SOURCE, "source");
 	relid = PG_GETARG_OID(ARG_SOURCE);
@@ -256,7 +255,6 @@ rebate_attach(PG_FUNCTION_ARGS)
 	if (recorded.exists)
 	{
 		bool		changes = record_check(store, rel, &map, &recorded, replace);
-		bool		since_changes = map.has_since && map.since != recorded.since;
 
 		if (!changes && !recorded.detached && triggers)
 		{
@@ -266,8 +264,6 @@ rebate_attach(PG_FUNCTION_ARGS)
 			relation_close(rel, NoLock);
 			PG_RETURN_OID(relid);
 		}
-		/* Rows that came while nobody looked, or that a new since takes in. */
-		reconcile = recorded.detached || !triggers || since_changes;
 	}
 
 	/* On a replacement a broken rule must not stand in the way of the repair. */
@@ -285,8 +281,11 @@ rebate_attach(PG_FUNCTION_ARGS)
 	store_rules_changed(store);
 	relation_close(rel, NoLock);
 
-	if (reconcile)
-		(void) reconcile_attach(relid, map.text[MAP_ORDER_TIME] == NULL);
+	/*
+	 * Rows that came while nobody looked, or that a new since takes in; what is
+	 * recorded already is decided again, since a mapping is part of the target.
+	 */
+	(void) reconcile_attach(relid, map.text[MAP_ORDER_TIME] == NULL, recorded.exists);
 	PG_RETURN_OID(relid);
 }
 

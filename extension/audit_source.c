@@ -80,7 +80,6 @@ decide_row(void *arg)
 		.store = a->store,
 		.source = a->source,
 		.now = GetCurrentTransactionStartTimestamp(),
-		.new_order = true,
 		.any_backdate = true
 	};
 

@@ -33,7 +33,9 @@ struct CollectBatch
 	Store	   *store;
 	Source	   *source;
 	CollectEvent event;
+	bool		archived;		/* the rows leave, and their money stays */
 	bool		any_backdate;
+	bool		all_old;		/* unseen rows are older than the attachment */
 	bool		only_unseen;	/* rows that have a decision are passed over */
 	bool		skip_old;		/* rows before the attachment leave no trace */
 	CollectNext next;
@@ -53,21 +55,25 @@ struct CollectBatch
 /* Decide the rows of a batch and collect them; emits the statement's WARNING */
 extern void collect_rows(CollectBatch *batch);
 
-/* Touch one order by its key: it is read again when posted */
-extern void collect_touch(Store *store, Source *source, const char *key, bool new_order);
+/* A trigger fires: failures of this firing stand although it touches their rows */
+extern void collect_firing(void);
 
-/* An order took the key of another: see collect.c */
-extern bool collect_rekey(Store *store, Source *source, const char *oldkey, const char *newkey);
+/* Whether an order has facts of its own and is not older than the attachment */
+extern bool collect_knows(Store *store, Source *source, const char *key);
+
+/* An order whose row left or came back under its own key: its row decides */
+extern void collect_touch(Store *store, Source *source, const char *key);
+
+/* An UPDATE took an order to another key */
+extern void collect_rekey(Store *store, Source *source, const char *oldkey, const char *newkey);
 
 /* An order that cannot be decided because of its statement */
 extern void collect_failure(Store *store, Source *source, const char *key, int sqlerrcode,
 							const char *error, const char *detail);
 
-/*
- * Run fn(arg), which evaluates expressions, as the store's owner in a
- * subtransaction; returns NULL, or the error of a row
- */
-extern ErrorData *run_guarded(Store *store, void (*fn) (void *), void *arg);
+/* Raise for a row under on_error = abort */
+extern void collect_abort_on(Source *source, const char *key, int sqlerrcode,
+							 const char *error, const char *detail);
 
 /* Callbacks of transaction and subtransaction, from rebate.c */
 extern void collect_pre_commit(void);

@@ -35,22 +35,31 @@ trace(RuleVersion *v, const char *outcome, Numeric amount, const char *detail)
 		decide_trace(decide_trace_arg, v->rule_id, v->version, outcome, amount, detail);
 }
 
+/* A moment plus an interval in the programme's zone, back to an instant */
+static TimestampTz
+local_plus(Store *store, TimestampTz moment, Interval *span)
+{
+	Datum		zone = CStringGetTextDatum(store->time_zone);
+	Datum		local = DirectFunctionCall2(timestamptz_zone, zone, TimestampTzGetDatum(moment));
+
+	local = DirectFunctionCall2(timestamp_pl_interval, local, IntervalPGetDatum(span));
+	return DatumGetTimestampTz(DirectFunctionCall2(timestamp_zone, zone, local));
+}
+
 /*
  * The version of a rule that applies to an order first evaluated under
  * "generation": of those not written later whose validity holds the order time,
- * the last written.
+ * the last written.  A date counts if any moment of its day, which ends at
+ * "until", is valid; for a moment they are the same.
  */
 static RuleVersion *
-applicable_version(Rule *rule, int32 generation, TimestampTz order_time, bool is_date)
+applicable_version(Rule *rule, int32 generation, TimestampTz order_time, TimestampTz until)
 {
 	for (int i = rule->nversions - 1; i >= 0; i--)
 	{
 		RuleVersion *v = rule->versions[i];
 
-		/* a date counts if any moment of its day is valid */
-		if (v->generation <= generation &&
-			v->valid_from <= (is_date ? order_time + USECS_PER_DAY - 1 : order_time) &&
-			order_time < v->valid_to)
+		if (v->generation <= generation && v->valid_from <= until && order_time < v->valid_to)
 			return v;
 	}
 	return NULL;
@@ -209,38 +218,57 @@ choose(Applicable *rules, int n)
 	}
 }
 
-/* What is left of an exact result after refunds; false: nothing. */
+/*
+ * What is left of an exact result after refunds; false: nothing.  The part that
+ * is left of an order is net / amount, for units whose refunds are mapped
+ * (quantity - refunded quantity) / quantity.
+ */
 static bool
 after_refunds(Source *source, OrderImage *image, Applicable *rule, Numeric refunded, Numeric net,
 			  Fraction *result)
 {
 	RuleVersion *v = rule->version;
-	Numeric		amount = image->amount;
+	Numeric		part = net;
+	Numeric		whole = image->amount;
+	bool		any = refunded != NULL;
 
 	result->num = rule->exact;
 	result->den = NULL;
 
-	if (refunded && arith_sign(net) <= 0)
+	/* refunds of a negative row are not read; a full refund leaves nothing */
+	if (arith_sign(image->amount) < 0)
+		return true;
+	if (any && arith_sign(net) <= 0)
 		return false;
+
+	if (v->formula == FORMULA_PER_UNIT && source->has_refunded_quantity)
+	{
+		any = image->refunded_quantity && arith_sign(image->refunded_quantity) > 0;
+		whole = image->quantity;
+		part = any ? arith_sub(whole, image->refunded_quantity) : whole;
+		if (any && arith_sign(part) <= 0)
+			return false;
+	}
+	if (!any)
+		return true;
 
 	switch (v->refund)
 	{
 		case REFUND_ALL:
-			return refunded == NULL;
+			return false;
 		case REFUND_KEEP_UNTIL_FULL:
 			return true;
 		case REFUND_REJUDGE:
-			if (refunded == NULL)
-				return true;
-			if (v->minimum && arith_cmp(net, v->minimum) < 0)
+			if (v->minimum &&
+				arith_cmp(arith_mul(image->amount, part), arith_mul(v->minimum, whole)) < 0)
 				return false;
 			if (v->formula == FORMULA_FIXED)
 				return true;
 			result->num = arith_mul(v->formula == FORMULA_PERCENT ? rule->base :
-									arith_abs(image->quantity), arith_mul(v->rate, net));
-			result->den = amount;
+									arith_abs(image->quantity), arith_mul(v->rate, part));
+			result->den = whole;
 			if (v->max_per_order &&
-				arith_cmp(result->num, arith_mul(v->max_per_order, amount)) > 0)
+				arith_cmp(result->num, arith_mul(v->max_per_order, whole)) > 0)
 			{
 				result->num = v->max_per_order;
 				result->den = NULL;
@@ -248,37 +276,10 @@ after_refunds(Source *source, OrderImage *image, Applicable *rule, Numeric refun
 			}
 			return true;
 		default:
-			if (v->formula == FORMULA_PER_UNIT && source->has_refunded_quantity)
-			{
-				Numeric		quantity = image->quantity;
-				Numeric		back = image->refunded_quantity;
-
-				if (back == NULL || arith_sign(back) == 0)
-					return true;
-				if (arith_cmp(back, quantity) >= 0)
-					return false;
-				result->num = arith_mul(rule->exact, arith_sub(quantity, back));
-				result->den = quantity;
-				return true;
-			}
-			if (refunded)
-			{
-				result->num = arith_mul(rule->exact, net);
-				result->den = amount;
-			}
+			result->num = arith_mul(rule->exact, part);
+			result->den = whole;
 			return true;
 	}
-}
-
-/* (confirmed + hold) in the programme's zone, back to an instant */
-static TimestampTz
-due_time(Store *store, TimestampTz confirmed, Interval *hold)
-{
-	Datum		zone = CStringGetTextDatum(store->time_zone);
-	Datum		local = DirectFunctionCall2(timestamptz_zone, zone, TimestampTzGetDatum(confirmed));
-
-	local = DirectFunctionCall2(timestamp_pl_interval, local, IntervalPGetDatum(hold));
-	return DatumGetTimestampTz(DirectFunctionCall2(timestamp_zone, zone, local));
 }
 
 static void
@@ -340,7 +341,11 @@ find_rules(DecideContext *context, OrderImage *image, Decision *d, Applicable **
 	int			n = 0,
 				allocated = 0;
 	StringInfoData key;
+	TimestampTz until = d->order_time;
+	Interval	day = {.day = 1};
 
+	if (source->order_time_is_date)
+		until = local_plus(context->store, d->order_time, &day) - 1;
 	initStringInfo(&key);
 	for (int i = 0; i < nscopes; i++)
 	{
@@ -366,8 +371,7 @@ find_rules(DecideContext *context, OrderImage *image, Decision *d, Applicable **
 		for (int j = 0; j < candidates->n; j++)
 		{
 			RuleCandidate *c = &candidates->items[j];
-			RuleVersion *v = applicable_version(c->rule, d->generation, d->order_time,
-												source->order_time_is_date);
+			RuleVersion *v = applicable_version(c->rule, d->generation, d->order_time, until);
 
 			/* the rule may apply in a version with another scope */
 			if (v == NULL || v->version != c->version)
@@ -448,7 +452,7 @@ make_wishes(DecideContext *context, OrderImage *image, Decision *d, Applicable *
 		{
 			wish->bucket = BUCKET_MATURING;
 			wish->has_due = true;
-			wish->due = due_time(context->store, d->confirmed_at, &v->hold);
+			wish->due = local_plus(context->store, d->confirmed_at, &v->hold);
 		}
 		else
 			wish->bucket = BUCKET_AVAILABLE;
@@ -468,6 +472,7 @@ decide(DecideContext *context, OrderImage *image, OrderFacts *facts)
 {
 	Decision   *d = palloc0(sizeof(Decision));
 	Applicable *rules;
+	bool		too_old = false;
 	int			n;
 
 	d->generation = facts->seen ? facts->generation : context->generation;
@@ -478,7 +483,7 @@ decide(DecideContext *context, OrderImage *image, OrderFacts *facts)
 	d->phase = PHASE_VOID;
 	d->flags = facts->flags & ORDER_BEFORE_ATTACHMENT;
 
-	if (!facts->seen && !context->new_order)
+	if (!facts->seen && context->old_order)
 		d->flags |= ORDER_BEFORE_ATTACHMENT;
 
 	if (image == NULL)
@@ -497,7 +502,9 @@ decide(DecideContext *context, OrderImage *image, OrderFacts *facts)
 	if (image->has_order_time)
 	{
 		d->order_time = image->order_time;
-		if (!facts->seen && image->order_time < context->source->since)
+		too_old = image->order_time < context->source->since;
+		/* that an order was old when it was first evaluated is a fact */
+		if (too_old && !facts->seen && !context->known_new)
 			d->flags |= ORDER_BEFORE_ATTACHMENT;
 	}
 	else if (!context->source->has_order_time)
@@ -532,7 +539,7 @@ decide(DecideContext *context, OrderImage *image, OrderFacts *facts)
 		d->flags |= ORDER_GUEST;
 		return d;
 	}
-	if (d->phase == PHASE_VOID || arith_sign(image->amount) == 0)
+	if (d->phase == PHASE_VOID || too_old || arith_sign(image->amount) == 0)
 		return d;
 
 	n = find_rules(context, image, d, &rules);

@@ -65,6 +65,13 @@ read_number(OrderExpr *expr, TupleTableSlot *slot, OrderImage *image, const char
 	return result;
 }
 
+/* Refunds of a negative row are not read */
+static bool
+is_return(OrderImage *image)
+{
+	return image->amount && arith_sign(image->amount) < 0;
+}
+
 /* The phase that a status stands for; fails the row if none. */
 static Phase
 read_phase(Source *source, TupleTableSlot *slot, OrderImage *image)
@@ -151,14 +158,15 @@ image_read(Store *store, Source *source, TupleTableSlot *slot, OrderImage *image
 	if (source->has_refunded)
 	{
 		image->refunded = read_number(&source->refunded, slot, image, "the refunded amount");
-		if (image->refunded && arith_sign(image->refunded) < 0)
+		if (image->refunded && arith_sign(image->refunded) < 0 && !is_return(image))
 			fail(image, "the refunded amount is negative", NULL);
 	}
 	if (source->has_refunded_quantity)
 	{
 		image->refunded_quantity = read_number(&source->refunded_quantity, slot, image,
 											   "the refunded quantity");
-		if (image->refunded_quantity && arith_sign(image->refunded_quantity) < 0)
+		if (image->refunded_quantity && arith_sign(image->refunded_quantity) < 0 &&
+			!is_return(image))
 			fail(image, "the refunded quantity is negative", NULL);
 	}
 

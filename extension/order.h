@@ -126,7 +126,8 @@ typedef struct DecideContext
 	Source	   *source;
 	TimestampTz now;			/* of the transaction */
 	int32		generation;		/* for an order not seen before */
-	bool		new_order;		/* met in an INSERT; else an unseen one is old */
+	bool		old_order;		/* an unseen order is older than the attachment */
+	bool		known_new;		/* its first evaluation said that it is not */
 	bool		archived;		/* the row left with on_delete = keep */
 	bool		any_backdate;	/* attach itself reads old rows */
 } DecideContext;

@@ -341,7 +341,8 @@ plan_order(Posting *p, PostOrder *order)
 		to = wish ? (int) wish->bucket : from;
 		/* what the clock has matured stays so while the order stays confirmed */
 		if (wish && to == BUCKET_MATURING && from == BUCKET_AVAILABLE &&
-			row->phase == PHASE_CONFIRMED && d->phase == PHASE_CONFIRMED)
+			row->phase == PHASE_CONFIRMED && d->phase == PHASE_CONFIRMED &&
+			!heap_attisnull(oldtuple, ACC_DUE, RelationGetDescr(p->accrual_table.rel)))
 			to = BUCKET_AVAILABLE;
 
 		if (target != row->earned || (target != 0 && to != from))

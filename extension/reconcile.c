@@ -19,7 +19,7 @@ scan_next(CollectBatch *batch)
 }
 
 int64
-reconcile_attach(Oid relid, bool record_all_existing)
+reconcile_attach(Oid relid, bool record_all_existing, bool again)
 {
 	Store	   *store = store_get(false);
 	CollectBatch batch = {0};
@@ -31,10 +31,10 @@ reconcile_attach(Oid relid, bool record_all_existing)
 	batch.source = source_get(store, relid);
 	if (batch.source == NULL)
 		elog(ERROR, "relation %u is not attached", relid);
-	batch.only_unseen = true;
+	batch.only_unseen = !again;
 	batch.any_backdate = true;
-	/* what is first met in an UPDATE is older than the attachment */
 	batch.event = record_all_existing ? COLLECT_UPDATE : COLLECT_INSERT;
+	batch.all_old = record_all_existing;
 	batch.skip_old = !record_all_existing;
 
 	rel = table_open(relid, AccessShareLock);

@@ -119,6 +119,7 @@ find_last_version(const RuleArgs *args, Datum arguments, bool *same)
 				"       v.arguments - '{condition,base,source,valid_from}'::text[]"
 				"         = $2 - '{condition,base,source,valid_from}'::text[]"
 				"       AND (NOT $2 ? 'valid_from' OR v.arguments -> 'valid_from' IS NOT DISTINCT FROM $2 -> 'valid_from')"
+				"       AND ($2 ? 'valid_from' OR v.valid_from <= now())"
 				"       AND v.condition IS NOT DISTINCT FROM $3 AND v.base IS NOT DISTINCT FROM $4"
 				"       AND COALESCE(v.source_id, 0) = $5"
 				"  FROM rebate_data.rule r"

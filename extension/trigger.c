@@ -4,15 +4,15 @@
  */
 #include "rebate.h"
 
-#include "access/genam.h"
 #include "access/sysattr.h"
 #include "access/table.h"
+#include "access/tableam.h"
 #include "access/xact.h"
 #include "commands/trigger.h"
 #include "common/hashfn.h"
 #include "executor/executor.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
+#include "utils/datum.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -100,58 +100,103 @@ rewind_transition(Tuplestorestate *table)
 	tuplestore_rescan(table);
 }
 
-/*
- * Whether an UPDATE can have changed something that rebates depend on.  The
- * columns it names tell, unless a BEFORE trigger can change more.
- */
-static bool
-update_matters(Source *source, TriggerData *trigger)
+/* Columns whose change matters to a source under the rules there are */
+static Bitmapset *
+columns_that_matter(Source *source, TupleDesc desc)
 {
-	TriggerDesc *triggers = trigger->tg_relation->trigdesc;
+	Bitmapset  *columns = bms_copy(source->mapped);
 	RuleScope  *scopes;
-	int			n;
-	int			attno = -1;
+	int			n = rules_scopes(source, &scopes);
 
-	if (triggers && triggers->trig_update_before_row)
-		return true;
+	for (int i = 0; i < n; i++)
+		for (int j = 0; j < scopes[i].nattributes; j++)
+			if (scopes[i].attributes[j])
+				columns = bms_add_members(columns, scopes[i].attributes[j]->expr.attnos);
+
 	/* which columns conditions read is known only when they are compiled */
 	if (rules_have_expressions())
-		return true;
-	n = rules_scopes(source, &scopes);
-	while ((attno = bms_next_member(trigger->tg_updatedcols, attno)) >= 0)
-	{
-		int			column = attno + FirstLowInvalidHeapAttributeNumber;
+		columns = bms_add_range(columns, 1, desc->natts);
+	return columns;
+}
 
-		if (column == 0 || bms_is_member(column, source->mapped))
+static bool
+any_differs(Bitmapset *columns, TupleDesc desc, TupleTableSlot *a, TupleTableSlot *b)
+{
+	int			attno = -1;
+
+	while ((attno = bms_next_member(columns, attno)) >= 0)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, attno - 1);
+		bool		anull,
+					bnull;
+		Datum		x,
+					y;
+
+		if (att->attisdropped)
+			continue;
+		x = slot_getattr(a, attno, &anull);
+		y = slot_getattr(b, attno, &bnull);
+		if (anull != bnull || (!anull && !datum_image_eq(x, y, att->attbyval, att->attlen)))
 			return true;
-		for (int i = 0; i < n; i++)
-			for (int j = 0; j < scopes[i].nattributes; j++)
-				if (scopes[i].attributes[j] &&
-					bms_is_member(column, scopes[i].attributes[j]->expr.attnos))
-					return true;
 	}
 	return false;
 }
 
-/* Whether an UPDATE can have changed keys */
+/* Whether the statement names one of the columns, changed or not */
 static bool
-keys_may_change(Source *source, TriggerData *trigger)
+named_columns_matter(Bitmapset *columns, TriggerData *trigger)
 {
-	TriggerDesc *triggers = trigger->tg_relation->trigdesc;
 	int			attno = -1;
 
-	if (triggers && triggers->trig_update_before_row)
-		return true;
 	while ((attno = bms_next_member(trigger->tg_updatedcols, attno)) >= 0)
-		if (bms_is_member(attno + FirstLowInvalidHeapAttributeNumber, source->key_columns))
+	{
+		int			column = attno + FirstLowInvalidHeapAttributeNumber;
+
+		if (column > 0 && bms_is_member(column, columns))
 			return true;
+	}
 	return false;
+}
+
+/*
+ * What an UPDATE changed: whether anything that rebates depend on, and whether a
+ * key.  To name a mapped column is enough, so that a person can have an order
+ * decided again.  Not to name one is not: a BEFORE trigger may change more, and of a statement that updates the table in two places the trigger is told
+ * those of one.  Both transition tables have their rows in one order; if not, a
+ * key differs, and they are matched by key.
+ */
+static void
+compare_images(Source *source, TriggerData *trigger, TupleTableSlot *newslot,
+			   bool *matters, bool *keys)
+{
+	TupleDesc	desc = RelationGetDescr(trigger->tg_relation);
+	Bitmapset  *columns = columns_that_matter(source, desc);
+	TupleTableSlot *oldslot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
+
+	*keys = false;
+	*matters = named_columns_matter(columns, trigger);
+	rewind_transition(trigger->tg_oldtable);
+	rewind_transition(trigger->tg_newtable);
+	while (!*keys)
+	{
+		bool		have_old = tuplestore_gettupleslot(trigger->tg_oldtable, true, false, oldslot);
+		bool		have_new = tuplestore_gettupleslot(trigger->tg_newtable, true, false, newslot);
+
+		if (!have_old && !have_new)
+			break;
+		if (have_old != have_new || any_differs(source->key_columns, desc, oldslot, newslot))
+			*matters = *keys = true;
+		else if (!*matters && any_differs(columns, desc, oldslot, newslot))
+			*matters = true;
+	}
+	ExecClearTuple(newslot);
+	ExecDropSingleTupleTableSlot(oldslot);
 }
 
 /*
  * Match OLD and NEW by key.  One order that left and one that arrived are the
  * same order under a new key.  Of several it is not known which became which:
- * they fail.  What only left is deleted.
+ * they fail, unless each arrival is an order that was there before.
  */
 static void
 match_keys(Store *store, Source *source, TriggerData *trigger, TupleTableSlot *slot)
@@ -202,24 +247,39 @@ match_keys(Store *store, Source *source, TriggerData *trigger, TupleTableSlot *s
 	}
 
 	if (nleft == 1 && narrived == 1)
-	{
-		if (!collect_rekey(store, source, left, arrived))
-		{
-			collect_touch(store, source, left, false);
-			collect_touch(store, source, arrived, true);
-		}
-	}
-	else if (nleft > 0 || narrived > 0)
+		collect_rekey(store, source, left, arrived);
+	else
 	{
 		const char *error = "several keys changed in one statement";
 		const char *detail = "It is not known which order became which.";
+		int			nunknown = 0;
 
+		/* what waits is posted under the keys it had */
+		if (narrived > 0)
+			collect_flush();
 		foreach(lc, arrivals)
-			collect_failure(store, source, lfirst(lc), ERRCODE_RB_AMBIGUOUS_REKEY, error, detail);
+		{
+			if (collect_knows(store, source, lfirst(lc)))
+				collect_touch(store, source, lfirst(lc));
+			else
+			{
+				collect_failure(store, source, lfirst(lc), ERRCODE_RB_AMBIGUOUS_REKEY, error,
+								detail);
+				nunknown++;
+			}
+		}
 		keyset_start_iterate(before, &iterator);
 		while ((entry = keyset_iterate(before, &iterator)) != NULL)
-			if (!entry->matched)
-				collect_failure(store, source, entry->key, ERRCODE_RB_AMBIGUOUS_REKEY, error, detail);
+		{
+			if (entry->matched)
+				continue;
+			/* with all arrivals known, who left is known too */
+			if (nunknown == 0)
+				collect_touch(store, source, entry->key);
+			else
+				collect_failure(store, source, entry->key, ERRCODE_RB_AMBIGUOUS_REKEY, error,
+								detail);
+		}
 	}
 	ExecClearTuple(slot);
 	MemoryContextSwitchTo(old);
@@ -246,6 +306,8 @@ rebate_collect(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
 	CollectBatch batch = {0};
+	bool		matters = true;
+	bool		keys = false;
 
 	if (rebate_mode == MODE_OFF)
 		return PointerGetDatum(NULL);
@@ -263,36 +325,51 @@ rebate_collect(PG_FUNCTION_ARGS)
 	{
 		batch.event = COLLECT_UPDATE;
 		batch.next_arg = trigger->tg_newtable;
-		(void) rules_generation(batch.store);
-		if (!update_matters(batch.source, trigger))
-			return PointerGetDatum(NULL);
 	}
 	else
 	{
 		batch.event = COLLECT_DELETE;
 		batch.next_arg = trigger->tg_oldtable;
+		batch.archived = batch.source->on_delete == LEAVE_KEEP;
 	}
-	if (batch.next_arg == NULL)
+	if (batch.next_arg == NULL ||
+		(batch.event == COLLECT_UPDATE && trigger->tg_oldtable == NULL))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("trigger \"%s\" has no transition table", trigger->tg_trigger->tgname),
 				 errhint("rebate.attach() creates the triggers.")));
 
+	collect_firing();
 	batch.next = transition_next;
 	batch.slot = MakeSingleTupleTableSlot(RelationGetDescr(trigger->tg_relation),
 										  &TTSOpsMinimalTuple);
-	if (batch.event == COLLECT_UPDATE && keys_may_change(batch.source, trigger))
-		match_keys(batch.store, batch.source, trigger, batch.slot);
-	rewind_transition((Tuplestorestate *) batch.next_arg);
-	collect_rows(&batch);
+	if (batch.event == COLLECT_UPDATE)
+	{
+		(void) rules_generation(batch.store);
+		compare_images(batch.source, trigger, batch.slot, &matters, &keys);
+		if (keys)
+			match_keys(batch.store, batch.source, trigger, batch.slot);
+	}
+	if (matters)
+	{
+		rewind_transition((Tuplestorestate *) batch.next_arg);
+		collect_rows(&batch);
+	}
 	ExecDropSingleTupleTableSlot(batch.slot);
 	after_statement();
 	return PointerGetDatum(NULL);
 }
 
+static bool
+scan_next(CollectBatch *batch)
+{
+	return table_scan_getnextslot((TableScanDesc) batch->next_arg, ForwardScanDirection,
+								  batch->slot);
+}
+
 /*
- * rebate.collect_truncate(): BEFORE TRUNCATE.  Refuses, or takes the orders
- * recorded so far as deleted one by one.
+ * rebate.collect_truncate(): BEFORE TRUNCATE.  Refuses, or takes the rows as
+ * deleted one by one.
  */
 Datum
 rebate_collect_truncate(PG_FUNCTION_ARGS)
@@ -300,11 +377,9 @@ rebate_collect_truncate(PG_FUNCTION_ARGS)
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
 	Store	   *store;
 	Source	   *source;
-	Relation	rel;
+	CollectBatch batch = {0};
+	Relation	rel = trigger->tg_relation;
 	Snapshot	snapshot;
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
 
 	if (rebate_mode == MODE_OFF)
 		return PointerGetDatum(NULL);
@@ -315,31 +390,23 @@ rebate_collect_truncate(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_RB_TRUNCATE_REFUSED),
 				 errmsg("cannot truncate table \"%s\" because rebates are attached to it",
-						RelationGetRelationName(trigger->tg_relation)),
+						RelationGetRelationName(rel)),
 				 errdetail("A TRUNCATE would take the orders away and leave their rebates."),
 				 errhint("Use DELETE, or attach with on_truncate => 'void' or 'keep'.")));
-	if (source->on_truncate == LEAVE_KEEP)
-		return PointerGetDatum(NULL);
 
-	/* the rows are still there: post what waits, then touch all that earned */
-	collect_flush();
-	rel = table_open(store->tables[ST_ACCRUAL], AccessShareLock);
+	/* the rows are still there: take them as deleted one by one */
+	CommandCounterIncrement();
+	batch.store = store;
+	batch.source = source;
+	batch.event = COLLECT_DELETE;
+	batch.archived = source->on_truncate == LEAVE_KEEP;
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	ScanKeyInit(&key, ACC_SOURCE_ID, BTEqualStrategyNumber, F_INT4EQ,
-				Int32GetDatum(source->source_id));
-	scan = systable_beginscan(rel, store->indexes[SI_ACCRUAL_ORDER], true, snapshot, 1, &key);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		bool		isnull;
-
-		if (((Form_accrual) GETSTRUCT(tuple))->earned != 0)
-			collect_touch(store, source,
-						  TextDatumGetCString(heap_getattr(tuple, ACC_ORDER_KEY,
-														   RelationGetDescr(rel), &isnull)),
-						  false);
-	}
-	systable_endscan(scan);
+	batch.slot = table_slot_create(rel, NULL);
+	batch.next = scan_next;
+	batch.next_arg = table_beginscan(rel, snapshot, 0, NULL);
+	collect_rows(&batch);
+	table_endscan((TableScanDesc) batch.next_arg);
+	ExecDropSingleTupleTableSlot(batch.slot);
 	UnregisterSnapshot(snapshot);
-	table_close(rel, AccessShareLock);
 	return PointerGetDatum(NULL);
 }

@@ -151,10 +151,18 @@ SELECT rebate.set_rule('fixed rejudged', fixed => 3, minimum => 50, currency => 
 SELECT rebate.set_rule('units rejudged', per_unit => 0.30, max_per_order => 2, limit_mode => 'reject', currency => 'EUR', refund => 'rejudge', scope => '{"r": "units rejudged"}');
 INSERT INTO sale (r, amount, quantity, refunded, expected) VALUES
     ('fixed rejudged', 100, 1, 50, '3.00'), ('fixed rejudged', 100, 1, 50.01, NULL),
-    ('units rejudged', 100, 6, NULL, '1.80'), ('units rejudged', 100, 6, 50, '0.90'),
+    ('units rejudged', 100, 6, NULL, '1.80'), ('units rejudged', 100, 6, 50, '1.80'),
     ('units rejudged', 100, 10, 50, NULL);      -- 3.00 was over the limit; a refund does not bring back what was rejected
 SELECT * FROM paid('fixed rejudged');
 SELECT * FROM paid('units rejudged');
+-- what came back is told by a quantity alone
+SELECT rebate.set_rule('back ' || mode, per_unit => 1, currency => 'EUR', refund => mode, scope => '{"r": "back"}')
+FROM unnest(ARRAY['all', 'keep_until_full', 'pro_rata', 'rejudge']) mode;
+INSERT INTO sale (r, amount, quantity, returned, expected) VALUES
+    ('back', 100, 10, NULL, 'back all 10.00, back keep_until_full 10.00, back pro_rata 10.00, back rejudge 10.00'),
+    ('back', 100, 10, 4, 'back keep_until_full 10.00, back pro_rata 6.00, back rejudge 6.00'),
+    ('back', 100, 10, 10, NULL), ('back', 100, 10, 11, NULL);
+SELECT * FROM paid('back');
 -- thirds in steps end at zero, whatever the path
 SELECT rebate.set_rule('thirds', percent => 10, scope => '{"r": "thirds"}');
 INSERT INTO sale (r, amount) VALUES ('thirds', 10);

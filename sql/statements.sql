@@ -374,9 +374,75 @@ COMMIT;
 SELECT * FROM state();
 
 --
--- 29: a trigger gives the new row another key, before our trigger has seen the first one
+-- Keys that change
 --
 DROP TRIGGER z_late ON orders;
+DELETE FROM orders;
+-- 29: two orders change places
+INSERT INTO orders VALUES (1, 'anna', 10), (2, 'ben', 20);
+BEGIN;
+UPDATE orders SET id = 99 WHERE id = 1;
+UPDATE orders SET id = 1 WHERE id = 2;
+UPDATE orders SET id = 2 WHERE id = 99;
+COMMIT;
+SELECT order_key, member, earned FROM rebate.accruals WHERE earned <> 0 ORDER BY order_key COLLATE "C";
+SELECT * FROM state();
+-- 30: an order leaves its key to another
+BEGIN;
+UPDATE orders SET id = 3, total = 30 WHERE id = 1;
+INSERT INTO orders VALUES (1, 'anna', 40);
+COMMIT;
+SELECT order_key, member, earned FROM rebate.accruals WHERE earned <> 0 ORDER BY order_key COLLATE "C";
+SELECT * FROM state();
+-- 31: or takes that of one that left
+BEGIN;
+DELETE FROM orders WHERE id = 1;
+UPDATE orders SET id = 1 WHERE id = 3;
+COMMIT;
+SELECT order_key, member, earned FROM rebate.accruals WHERE earned <> 0 ORDER BY order_key COLLATE "C";
+SELECT * FROM state();
+-- 32: there and back, and half of it rolled back
+BEGIN;
+UPDATE orders SET id = 4 WHERE id = 1;
+UPDATE orders SET id = 1 WHERE id = 4;
+SAVEPOINT a;
+UPDATE orders SET id = 5, total = 50 WHERE id = 1;
+SELECT rebate.flush() AS flushed \gset
+ROLLBACK TO a;
+UPDATE orders SET id = 6 WHERE id = 2;
+COMMIT;
+SELECT order_key, member, earned FROM rebate.accruals WHERE earned <> 0 ORDER BY order_key COLLATE "C";
+SELECT * FROM state();
+
+--
+-- Many
+--
+-- 33: more than the collection holds, with savepoints between
+BEGIN;
+INSERT INTO orders SELECT n, 'anna', 1 FROM generate_series(10001, 30000) n;
+SAVEPOINT a;
+UPDATE orders SET total = 2 WHERE id > 20000;
+DELETE FROM orders WHERE id BETWEEN 15001 AND 25000;
+ROLLBACK TO a;
+INSERT INTO orders SELECT n, 'ben', 1 FROM generate_series(30001, 35000) n;
+SAVEPOINT b;
+UPDATE orders SET customer = 'ben' WHERE id BETWEEN 10001 AND 20000;
+RELEASE b;
+COMMIT;
+SELECT * FROM state();
+-- 34
+BEGIN;
+SAVEPOINT a;
+DELETE FROM orders WHERE id > 10000;
+INSERT INTO orders SELECT n, 'anna', 3 FROM generate_series(10001, 30000) n;
+ROLLBACK TO a;
+UPDATE orders SET total = total + 1 WHERE id = 10001;
+COMMIT;
+SELECT * FROM state();
+
+--
+-- 35: a trigger gives the new row another key, before our trigger has seen the first one
+--
 DELETE FROM orders;
 CREATE FUNCTION rename() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -389,11 +455,11 @@ CREATE TRIGGER a_rename AFTER INSERT OR UPDATE ON orders FOR EACH ROW EXECUTE FU
 INSERT INTO orders VALUES (800, 'ben', 10, NULL);
 SELECT order_key, decision, earned FROM rebate.decisions WHERE order_key IN ('800', '1800') AND earned <> 0;
 SELECT * FROM state();
--- 30
+-- 36
 UPDATE orders SET total = 20 WHERE id = 1800;
 SELECT order_key, decision, earned FROM rebate.decisions WHERE order_key IN ('800', '1800', '2800') AND earned <> 0;
 SELECT * FROM state();
--- 31
+-- 37
 DELETE FROM orders;
 SELECT * FROM state();
 

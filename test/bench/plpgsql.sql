@@ -106,9 +106,9 @@ DECLARE
 	new_accrual		bigint := nextval('ledger.id');
 	a				record;
 BEGIN
-	SELECT g.generation, r.rule_id, r.version, r.expense_account, round(NEW.amount * r.percent)
+	SELECT (SELECT generation FROM ledger.generation), r.rule_id, r.version, r.expense_account, round(NEW.amount * r.percent)
 	INTO new_generation, new_rule, new_version, new_expense, new_earned
-	FROM ledger.generation g LEFT JOIN ledger.rule_version r ON r.merchant_id = NEW.merchant_id
+	FROM ledger.rule_version r WHERE r.merchant_id = NEW.merchant_id
 		AND r.valid_from <= NEW.created_at AND (r.valid_to > NEW.created_at OR r.valid_to IS NULL)
 	ORDER BY r.priority DESC, r.generation DESC
 	LIMIT 1;
@@ -116,7 +116,7 @@ BEGIN
 	IF new_rule IS NULL OR NEW.customer_id IS NULL THEN
 		INSERT INTO ledger.accrual (accrual_id, account_id, source_id, rule_id, version, generation, first_seen, order_time,
 			earned, bucket, phase, flags, order_id)
-		VALUES (new_accrual, 0, 1, 0, 0, new_generation, now(), NEW.created_at, 0, 'a', 'c', 0, NEW.id);
+		SELECT new_accrual, 0, 1, 0, 0, generation, now(), NEW.created_at, 0, 'a', 'c', 0, NEW.id FROM ledger.generation;
 		RETURN NULL;
 	END IF;
 

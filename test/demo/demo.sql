@@ -1,5 +1,5 @@
 -- A tour of rebate on a sample shop: `make demo` runs it on a private server and shows what it prints.
--- Prose is echoed, statements are shown before their results (ECHO queries), results that say nothing are left out (\o).
+-- Prose is echoed, statements are shown before their results (ECHO queries), results that say nothing are left out.
 \set QUIET on
 \pset pager off
 \pset footer off
@@ -49,7 +49,8 @@ SELECT rebate.attach('orders', member => 'customer', amount => 'total', currency
 SELECT rebate.set_rule('everyone', percent => 1, minimum => 20, currency => 'EUR');
 SELECT rebate.set_rule('tea house', percent => 5, scope => '{"merchant": "tea house"}', hold => '14 days');
 SELECT rebate.set_group('bonus', 'best');
-SELECT rebate.set_rule('welcome', fixed => 3, currency => 'EUR', scope => '{"coupon": "WELCOME"}', rule_group => 'bonus');
+SELECT rebate.set_rule('welcome', fixed => 3, currency => 'EUR', scope => '{"coupon": "WELCOME"}',
+    rule_group => 'bonus');
 SELECT rebate.set_rule('large order', percent => 4, minimum => 100, currency => 'EUR', rule_group => 'bonus');
 \o
 \set ECHO none

@@ -10,11 +10,13 @@ SELECT convert_from(decode(:'header_hex', 'hex'), :'encoding') AS header \gset
 INSERT INTO demo.col (k, name)
 SELECT k, name || CASE WHEN count(*) OVER (PARTITION BY name) > 1 OR name = 'file_line' THEN '_' || k ELSE '' END
 FROM (
-	SELECT k, COALESCE(NULLIF(trim(BOTH '_' FROM lower(regexp_replace(replace(trim(BOTH '"' FROM m[1]), '""', '"'), '[^[:alnum:]]+', '_', 'g'))), ''), 'column') AS name
-	FROM regexp_matches(:'header' || :'delimiter',
-		format('[[:space:]]*("(?:[^"]|"")*"|[^%1$s]*)[[:space:]]*[%1$s]', :'delimiter'), 'g') WITH ORDINALITY AS t (m, k)) names;
+    SELECT k, COALESCE(NULLIF(trim(BOTH '_' FROM lower(regexp_replace(replace(trim(BOTH '"' FROM m[1]), '""', '"'),
+        '[^[:alnum:]]+', '_', 'g'))), ''), 'column') AS name
+    FROM regexp_matches(:'header' || :'delimiter',
+        format('[[:space:]]*("(?:[^"]|"")*"|[^%1$s]*)[[:space:]]*[%1$s]', :'delimiter'), 'g') WITH ORDINALITY AS t
+            (m, k)) names;
 
 SELECT format('CREATE TABLE demo.line (%s, file_line bigint GENERATED ALWAYS AS IDENTITY)',
-	string_agg(format('c%s text', k), ', ' ORDER BY k)) AS make
+    string_agg(format('c%s text', k), ', ' ORDER BY k)) AS make
 FROM demo.col \gset
 :make;

@@ -1,0 +1,420 @@
+/*
+ * collect_rows.c
+ *	  Decides the rows of a statement and puts them into the collection.
+ *
+ * An order is decided from the image its statement gave when it is touched for
+ * the first time.  Images are only candidates: a user's trigger may change the new row again, and then
+ * that change reaches us before the statement that made the row.  So an order touched more
+ * than once is read again from its table when it is posted.
+ */
+#include "rebate.h"
+
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "collect_internal.h"
+#include "guard.h"
+#include "rules.h"
+
+/* Rows decided in one subtransaction */
+#define ROWS_PER_GUARD 512
+
+/* Deep copy of a decision into the current context. */
+Decision *
+copy_decision(const Decision *d)
+{
+	Decision   *copy = palloc(sizeof(Decision));
+
+	*copy = *d;
+	if (d->member)
+		copy->member = pstrdup(d->member);
+	if (d->error)
+		copy->error = pstrdup(d->error);
+	if (d->error_detail)
+		copy->error_detail = pstrdup(d->error_detail);
+	copy->wishes = NULL;
+	if (d->nwishes > 0)
+	{
+		copy->wishes = palloc(sizeof(Wish) * d->nwishes);
+		for (int i = 0; i < d->nwishes; i++)
+		{
+			copy->wishes[i] = d->wishes[i];
+			if (d->wishes[i].base)
+				copy->wishes[i].base = DatumGetNumericCopy(NumericGetDatum(d->wishes[i].base));
+		}
+	}
+	return copy;
+}
+
+/*
+ * A decision for an order that raised an error, or whose statement made it fail:
+ * what is posted stays.  An old row earns nothing, broken or not.
+ */
+Decision *
+failed_decision(const OrderFacts *facts, int32 generation, bool old_order, int sqlerrcode,
+				const char *error, const char *detail)
+{
+	Decision   *d = palloc0(sizeof(Decision));
+	TimestampTz now = GetCurrentTransactionStartTimestamp();
+	bool		before = facts->seen ? (facts->flags & ORDER_BEFORE_ATTACHMENT) != 0 : old_order;
+
+	d->keep = d->failed = !before;
+	d->flags = before ? ORDER_BEFORE_ATTACHMENT : ORDER_FAILED;
+	d->generation = facts->seen ? facts->generation : generation;
+	d->first_seen = facts->seen ? facts->first_seen : now;
+	d->order_time = facts->seen ? facts->order_time : now;
+	d->phase = facts->seen ? facts->phase : PHASE_VOID;
+	d->has_confirmed_at = facts->has_confirmed_at;
+	d->confirmed_at = facts->confirmed_at;
+	d->sqlerrcode = sqlerrcode;
+	d->error = error;
+	d->error_detail = detail;
+	return d;
+}
+
+/*
+ * Whether a row with this key was there before this transaction began to change
+ * the table: seen by a snapshot of now that looks past the transaction's own
+ * commands.
+ */
+bool
+existed_before(Source *source, Relation rel, const char *key)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	bool		found;
+
+	/* registering made a copy */
+	snapshot->curcid = FirstCommandId;
+	found = facts_fetch_row(source, rel, key, snapshot, slot);
+	ExecDropSingleTupleTableSlot(slot);
+	UnregisterSnapshot(snapshot);
+	return found;
+}
+
+/*
+ * Whether an order that was never seen is older than the attachment: it was
+ * there before this transaction.  An INSERT that meets a key for the first time
+ * made it.
+ */
+static bool
+row_is_old(CollectBatch *batch, const char *key, OrderFacts *facts)
+{
+	Relation	rel;
+	bool		result;
+
+	if (facts->seen || batch->event == COLLECT_INSERT)
+		return false;
+	if (batch->all_old)
+		return true;
+	rel = table_open(batch->source->relid, AccessShareLock);
+	result = existed_before(batch->source, rel, key);
+	table_close(rel, NoLock);
+	return result;
+}
+
+/* Count a failed row, or with on_error = abort fail with it. */
+void
+count_failure(CollectBatch *batch, const char *key, const Decision *d)
+{
+	if (batch->source->abort_on_error)
+		collect_abort_on(batch->source, key, d->sqlerrcode, d->error, d->error_detail);
+	if (batch->nfailed++ == 0)
+	{
+		/* the collection may be dropped before the WARNING */
+		batch->first_key = MemoryContextStrdup(TopTransactionContext, key);
+		batch->first_error = MemoryContextStrdup(TopTransactionContext, d->error);
+	}
+}
+
+/* One WARNING a statement, whatever the number of rows. */
+void
+warn_failures(const CollectBatch *batch)
+{
+	if (batch->nfailed > 0)
+		ereport(WARNING,
+				(errcode(ERRCODE_RB_ORDER_FAILED),
+				 errmsg_plural(INT64_FORMAT " order of %s could not be decided and was set aside",
+							   INT64_FORMAT " orders of %s could not be decided and were set aside",
+							   batch->nfailed, batch->nfailed, batch->source->name),
+				 errdetail("The first is order %s: %s.", batch->first_key, batch->first_error),
+				 errhint("The orders themselves are stored; see rebate.failures.")));
+}
+
+/* What became of the rows of one guarded stretch */
+typedef struct RowResult
+{
+	const char *key;
+	Decision   *decision;		/* NULL: touched before */
+	OrderFacts *facts;
+} RowResult;
+
+typedef struct Stretch
+{
+	CollectBatch *batch;
+	int			limit;			/* rows to take at the most */
+	int			n;
+	bool		end;			/* there are no more rows */
+	RowResult  *results;
+	MemoryContext row_context;
+} Stretch;
+
+/* Take the next rows of the batch and decide them. */
+static void
+decide_stretch(void *arg)
+{
+	Stretch    *s = arg;
+	CollectBatch *batch = s->batch;
+	Source	   *source = batch->source;
+	MemoryContext old = CurrentMemoryContext;
+	DecideContext context = {
+		.store = batch->store,
+		.source = source,
+		.now = GetCurrentTransactionStartTimestamp(),
+		.generation = batch->generation,
+		.archived = batch->archived,
+		.any_backdate = batch->any_backdate
+	};
+
+	while (s->n < s->limit)
+	{
+		RowResult  *result = &s->results[s->n];
+		char	   *key;
+
+		CHECK_FOR_INTERRUPTS();
+		MemoryContextReset(s->row_context);
+		expr_reset();
+
+		/* a tuple read back from disk belongs to the slot, not to this row */
+		MemoryContextSwitchTo(old);
+		if (!batch->next(batch))
+		{
+			s->end = true;
+			break;
+		}
+		MemoryContextSwitchTo(s->row_context);
+		key = image_key(source, batch->slot);
+		result->decision = NULL;
+		result->facts = NULL;
+		if (!batch->all_touched && collection_find(source->source_id, key) == NULL)
+		{
+			OrderImage	image;
+			Decision   *d;
+
+			MemoryContextSwitchTo(collection.context);
+			result->facts = palloc(sizeof(OrderFacts));
+			facts_read(batch->store, batch->accrual, source->source_id, key, batch->snapshot,
+					   result->facts);
+			MemoryContextSwitchTo(s->row_context);
+			if (batch->only_unseen && result->facts->seen)
+				continue;
+			context.old_order = row_is_old(batch, key, result->facts);
+			if (batch->event != COLLECT_DELETE)
+				image_read(batch->store, source, batch->slot, &image);
+			d = decide(&context, batch->event == COLLECT_DELETE ? NULL : &image, result->facts);
+			if (batch->skip_old && (d->flags & ORDER_BEFORE_ATTACHMENT))
+				continue;
+			MemoryContextSwitchTo(collection.context);
+			result->decision = copy_decision(d);
+			MemoryContextSwitchTo(s->row_context);
+		}
+		result->key = MemoryContextStrdup(collection.context, key);
+		s->n++;
+	}
+	MemoryContextSwitchTo(old);
+}
+
+/* Put the results of a stretch into the collection. */
+static void
+keep_results(Stretch *s)
+{
+	CollectBatch *batch = s->batch;
+
+	for (int i = 0; i < s->n; i++)
+	{
+		RowResult  *result = &s->results[i];
+		OrderItem  *item = collection_find(batch->source->source_id, result->key);
+		ItemState  *state;
+
+		batch->ncollected++;
+		if (item == NULL)
+		{
+			item = collection_add(batch->source->source_id, batch->source->relid, result->key,
+								  batch->generation);
+			state = &item->state;
+			state->any_backdate = batch->any_backdate;
+			state->decision = result->decision;
+			state->facts = result->facts;
+			state->reread = result->decision == NULL;
+			if (result->decision)
+			{
+				state->evaluated = true;
+				state->before = (result->decision->flags & ORDER_BEFORE_ATTACHMENT) != 0;
+				if (result->decision->failed)
+					count_failure(batch, result->key, result->decision);
+			}
+		}
+		else
+		{
+			collection_touch(item);
+			state = &item->state;
+		}
+		state->archived = batch->archived;
+	}
+	s->n = 0;
+}
+
+/* Decide one row that raised, as failed. */
+static void
+keep_error(Stretch *s, const char *key, ErrorData *error)
+{
+	CollectBatch *batch = s->batch;
+	RowResult  *result = &s->results[0];
+	MemoryContext old = MemoryContextSwitchTo(collection.context);
+
+	result->key = pstrdup(key);
+	result->facts = palloc(sizeof(OrderFacts));
+	facts_read(batch->store, batch->accrual, batch->source->source_id, key, batch->snapshot,
+			   result->facts);
+	result->decision = failed_decision(result->facts, batch->generation,
+									   row_is_old(batch, key, result->facts), error->sqlerrcode,
+									   pstrdup(error->message),
+									   error->detail ? pstrdup(error->detail) : NULL);
+	MemoryContextSwitchTo(old);
+	s->n = 1;
+	keep_results(s);
+}
+
+/*
+ * Stretches of rows whose expressions may raise run in subtransactions; after
+ * the first failure row by row.  The batch's rows are taken through a buffer of
+ * copies, so that a stretch can be taken again.
+ */
+typedef struct Replay
+{
+	CollectNext next;			/* the batch's own */
+	void	   *next_arg;
+	HeapTuple  *rows;
+	int			nrows;
+	int			at;
+} Replay;
+
+static bool
+replay_next(CollectBatch *batch)
+{
+	Replay	   *replay = batch->next_arg;
+
+	if (replay->at == replay->nrows)
+		return false;
+	ExecForceStoreHeapTuple(replay->rows[replay->at++], batch->slot, false);
+	return true;
+}
+
+static void
+collect_guarded(CollectBatch *batch, Stretch *s)
+{
+	Replay		replay = {.next = batch->next, .next_arg = batch->next_arg};
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "rebate rows",
+												  ALLOCSET_DEFAULT_SIZES);
+	bool		end = false;
+
+	while (!end)
+	{
+		MemoryContext old = MemoryContextSwitchTo(context);
+		ErrorData  *error;
+
+		MemoryContextReset(context);
+		replay.rows = palloc(sizeof(HeapTuple) * ROWS_PER_GUARD);
+		replay.nrows = replay.at = 0;
+		batch->next_arg = replay.next_arg;
+		while (replay.nrows < ROWS_PER_GUARD && !end)
+		{
+			if (replay.next(batch))
+				replay.rows[replay.nrows++] = ExecCopySlotHeapTuple(batch->slot);
+			else
+				end = true;
+		}
+		batch->next = replay_next;
+		batch->next_arg = &replay;
+
+		s->limit = replay.nrows;
+		error = run_guarded(batch->store, decide_stretch, s);
+		if (error == NULL)
+			keep_results(s);
+		else
+		{
+			for (int i = 0; i < replay.nrows; i++)
+			{
+				replay.at = i;
+				s->n = 0;
+				s->limit = 1;
+				error = run_guarded(batch->store, decide_stretch, s);
+				if (error == NULL)
+					keep_results(s);
+				else
+				{
+					ExecForceStoreHeapTuple(replay.rows[i], batch->slot, false);
+					keep_error(s, image_key(batch->source, batch->slot), error);
+				}
+			}
+		}
+		s->end = false;
+		batch->next = replay.next;
+		batch->next_arg = replay.next_arg;
+		MemoryContextSwitchTo(old);
+		if (collection.n - collection.first_unposted >= MAX_ITEMS)
+			collect_flush();
+	}
+	MemoryContextDelete(context);
+}
+
+/* Decide the rows of a batch, collect them, warn once of those that failed. */
+void
+collect_rows(CollectBatch *batch)
+{
+	Stretch		s = {.batch = batch};
+	MemoryContext old;
+
+	collection_begin();
+	batch->generation = rules_generation(batch->store);
+	/* of earlier statements: this one meets each order once */
+	batch->all_touched = collection_all_touched(batch->source->source_id);
+	/* the lock that posting takes: one lock a transaction, not two */
+	batch->accrual = table_open(batch->store->tables[ST_ACCRUAL], RowExclusiveLock);
+	batch->snapshot = RegisterSnapshot(GetLatestSnapshot());
+	s.row_context = AllocSetContextCreate(CurrentMemoryContext, "rebate row",
+										  ALLOCSET_SMALL_SIZES);
+	old = CurrentMemoryContext;
+
+	/* no row of a deletion is read beyond its key */
+	if (batch->event != COLLECT_DELETE &&
+		(batch->source->has_expressions || rules_have_expressions()))
+	{
+		s.results = palloc(sizeof(RowResult) * ROWS_PER_GUARD);
+		collect_guarded(batch, &s);
+	}
+	else
+	{
+		RowResult	result;
+
+		s.results = &result;
+		s.limit = 1;
+		while (!s.end)
+		{
+			decide_stretch(&s);
+			keep_results(&s);
+			if (collection.n - collection.first_unposted >= MAX_ITEMS)
+				collect_flush();
+		}
+	}
+
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(s.row_context);
+	UnregisterSnapshot(batch->snapshot);
+	table_close(batch->accrual, NoLock);
+	warn_failures(batch);
+}

@@ -1,0 +1,205 @@
+-- What the extension shows to its users: names, signatures, columns, comments; and who may do what with them.
+CREATE EXTENSION pgtap;
+SET client_min_messages = warning;
+SET timezone = 'UTC';
+SELECT no_plan();
+
+-- The schema of somebody else is refused, and only a superuser creates the extension.
+CREATE ROLE rebate_test_mallory LOGIN;
+CREATE ROLE rebate_test_shop LOGIN;
+CREATE ROLE rebate_test_clerk LOGIN;
+CREATE SCHEMA rebate AUTHORIZATION rebate_test_mallory;
+SELECT throws_ok('CREATE EXTENSION rebate', '42501', NULL, 'CREATE EXTENSION refuses a schema that somebody else owns');
+DROP SCHEMA rebate;
+SELECT throws_ok('CREATE EXTENSION rebate SCHEMA public', NULL, NULL, 'the schema is fixed');
+GRANT CREATE ON DATABASE rebate_test TO rebate_test_mallory;
+SET ROLE rebate_test_mallory;
+SELECT throws_ok('CREATE EXTENSION rebate', '42501', NULL, 'CREATE EXTENSION takes a superuser');
+RESET ROLE;
+REVOKE CREATE ON DATABASE rebate_test FROM rebate_test_mallory;
+
+CREATE EXTENSION rebate;
+SELECT hasnt_schema('rebate_data', 'CREATE EXTENSION makes no store');
+SELECT is_empty($$ SELECT c.oid::regclass FROM pg_class c WHERE relnamespace = 'rebate'::regnamespace $$,
+    'nor a table or view');
+CREATE TABLE orders (id int PRIMARY KEY, customer text, total numeric(12,2));
+SELECT lives_ok($$ SELECT rebate.attach('orders', member => 'customer', amount => 'total', currency => 'EUR') $$,
+    'attach makes it');
+SELECT is(rebate.set_rule('five', percent => 5), 1, 'the first version of a rule');
+
+-- Functions
+SELECT bag_eq($$
+    SELECT p.proname::text, pg_get_function_arguments(p.oid), pg_get_function_result(p.oid)
+    FROM pg_proc p WHERE p.pronamespace = 'rebate'::regnamespace AND p.proname NOT LIKE 'store\_%'
+        AND p.prorettype <> 'trigger'::regtype $$, $$ VALUES
+    ('add_currency', 'code text, scale integer', 'void'),
+    ('attach', 'source regclass, member text, amount text, currency text DEFAULT NULL::text, key text[] DEFAULT '
+        'NULL::text[], quantity text DEFAULT NULL::text, order_time text DEFAULT NULL::text, status text DEFAULT '
+        'NULL::text, phases jsonb DEFAULT NULL::jsonb, confirmed_at text DEFAULT NULL::text, refunded text DEFAULT '
+        'NULL::text, refunded_quantity text DEFAULT NULL::text, attributes jsonb DEFAULT NULL::jsonb, since timestamp '
+        'with time zone DEFAULT NULL::timestamp with time zone, max_backdate interval DEFAULT ''30 days''::interval, '
+        'max_future interval DEFAULT ''1 day''::interval, on_delete text DEFAULT ''void''::text, on_truncate text '
+        'DEFAULT ''refuse''::text, on_error text DEFAULT ''set_aside''::text, replace boolean DEFAULT false',
+        'regclass'),
+    ('audit', '', 'TABLE(part text, violation text, subject text, detail text)'),
+    ('balance', 'member text, currency text DEFAULT NULL::text, at timestamp with time zone DEFAULT NULL::timestamp '
+        'with time zone', 'TABLE(member text, currency text, tracked numeric, pending numeric, maturing numeric, '
+        'available numeric, held numeric, last_entry bigint)'),
+    ('create_store', 'owner name DEFAULT NULL::name', 'name'),
+    ('detach', 'source regclass', 'void'),
+    ('end_rule', 'name text, at timestamp with time zone DEFAULT NULL::timestamp with time zone', 'integer'),
+    ('explain', 'source regclass, VARIADIC key "any"', 'TABLE(topic text, subject text, outcome text, amount numeric, '
+        'detail text)'),
+    ('flush', '', 'bigint'),
+    ('order_key', 'source regclass, VARIADIC key "any"', 'text'),
+    ('set_group', 'name text, mode text DEFAULT ''first''::text', 'void'),
+    ('set_programme', 'time_zone text', 'void'),
+    ('set_rule', 'name text, percent numeric DEFAULT NULL::numeric, fixed numeric DEFAULT NULL::numeric, per_unit '
+        'numeric DEFAULT NULL::numeric, currency text DEFAULT NULL::text, scope jsonb DEFAULT NULL::jsonb, condition '
+        'text DEFAULT NULL::text, base text DEFAULT NULL::text, minimum numeric DEFAULT NULL::numeric, max_per_order '
+        'numeric DEFAULT NULL::numeric, limit_mode text DEFAULT ''clip''::text, rounding text DEFAULT '
+        '''half_up''::text, refund text DEFAULT ''pro_rata''::text, unlinked_return text DEFAULT ''today''::text, '
+        'hold interval DEFAULT ''00:00:00''::interval, priority integer DEFAULT 0, rule_group text DEFAULT '
+        'NULL::text, valid_from timestamp with time zone DEFAULT NULL::timestamp with time zone, valid_to timestamp '
+        'with time zone DEFAULT NULL::timestamp with time zone, source regclass DEFAULT NULL::regclass, campaign text '
+        'DEFAULT ''default''::text, max_percent numeric DEFAULT 100', 'integer')
+    $$, 'functions have the signatures of the reference');
+
+-- Views
+SELECT views_are('rebate', ARRAY['accruals', 'balances', 'decisions', 'entries', 'failures', 'ledger_accounts',
+    'rule_versions', 'rules', 'sources']);
+SELECT columns_are('rebate', 'balances', ARRAY['member', 'currency', 'tracked', 'pending', 'maturing', 'available',
+    'held', 'last_entry', 'account_id', 'opened_at']);
+SELECT columns_are('rebate', 'accruals', ARRAY['accrual_id', 'member', 'currency', 'source', 'order_key', 'rule',
+    'version', 'phase', 'bucket', 'earned', 'base', 'order_time', 'confirmed_at', 'due', 'first_seen', 'generation',
+    'account_id']);
+SELECT columns_are('rebate', 'entries', ARRAY['account_id', 'seq', 'member', 'currency', 'kind', 'debit', 'credit',
+    'amount', 'source', 'order_key', 'rule', 'accrual_id', 'posting_id', 'tracked', 'pending', 'maturing',
+    'available', 'held', 'event_at', 'effective_date', 'book_date', 'posted_at']);
+SELECT columns_are('rebate', 'decisions', ARRAY['source', 'order_key', 'decision', 'first_seen', 'generation',
+    'rebates', 'earned']);
+SELECT columns_are('rebate', 'failures', ARRAY['source', 'order_key', 'sqlstate', 'message', 'detail',
+    'first_failed_at', 'last_failed_at', 'attempts']);
+SELECT columns_are('rebate', 'sources', ARRAY['source', 'source_id', 'key', 'member', 'amount', 'currency', 'since',
+    'attached_at', 'attached_by', 'detached_at', 'arguments']);
+SELECT columns_are('rebate', 'rules', ARRAY['rule', 'version', 'formula', 'rate', 'currency', 'scope', 'condition',
+    'valid_from', 'valid_to', 'rule_group', 'priority', 'campaign', 'arguments']);
+SELECT columns_are('rebate', 'rule_versions', ARRAY['rule', 'version', 'formula', 'rate', 'currency', 'scope',
+    'condition', 'valid_from', 'valid_to', 'rule_group', 'priority', 'campaign', 'arguments', 'generation',
+    'created_at', 'created_by']);
+SELECT columns_are('rebate', 'ledger_accounts', ARRAY['code', 'kind', 'description']);
+SELECT triggers_are('public', 'orders', ARRAY['rebate_insert', 'rebate_update', 'rebate_delete', 'rebate_truncate']);
+
+-- Members of the extension are functions only; the store is the owner's.
+SELECT is_empty($$ SELECT pg_describe_object(classid, objid, 0) FROM pg_depend
+    WHERE refclassid = 'pg_extension'::regclass AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'rebate')
+        AND deptype = 'e' AND classid <> 'pg_proc'::regclass $$, 'only functions are members of the extension');
+SELECT is_empty($$ SELECT c.oid::regclass FROM pg_class c
+    WHERE relnamespace IN ('rebate'::regnamespace, 'rebate_data'::regnamespace) AND relkind IN ('r', 'v', 'S')
+        AND relowner <> 'rebate_owner'::regrole $$, 'tables, sequences and views belong to the store''s owner');
+SELECT is_empty($$ SELECT rolname FROM pg_roles WHERE rolname = 'rebate_owner' AND (rolcanlogin OR rolsuper OR
+    rolcreaterole OR rolcreatedb OR rolbypassrls) $$,
+    'who can neither log in nor do anything else');
+
+-- Comments
+SELECT is_empty($$ SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'rebate'::regnamespace AND
+    obj_description(oid, 'pg_proc') IS NULL $$,
+    'every function has a comment');
+SELECT is_empty($$ SELECT oid::regclass FROM pg_class WHERE relnamespace IN ('rebate'::regnamespace,
+    'rebate_data'::regnamespace)
+    AND relkind IN ('r', 'v', 'S') AND obj_description(oid, 'pg_class') IS NULL $$,
+        'every table, sequence and view has a comment');
+SELECT is_empty($$ SELECT tgname FROM pg_trigger JOIN pg_class c ON c.oid = tgrelid WHERE NOT tgisinternal
+    AND relnamespace = 'rebate_data'::regnamespace AND obj_description(pg_trigger.oid, 'pg_trigger') IS NULL $$,
+        'every guard has a comment');
+
+-- Rights
+SELECT bag_eq($$ SELECT p.proname::text FROM pg_proc p, aclexplode(COALESCE(p.proacl, acldefault('f', p.proowner))) a
+    WHERE p.pronamespace = 'rebate'::regnamespace AND a.grantee = 0 $$, ARRAY['flush'],
+        'PUBLIC may execute flush() only');
+SELECT is_empty($$ SELECT c.oid::regclass, a.* FROM pg_class c, aclexplode(c.relacl) a
+    WHERE c.relnamespace IN ('rebate'::regnamespace, 'rebate_data'::regnamespace) AND a.grantee <> c.relowner $$,
+    'nobody but the owner has a right on tables and views');
+SELECT is_empty($$ SELECT n.nspname FROM pg_namespace n, aclexplode(COALESCE(n.nspacl, acldefault('n', n.nspowner))) a
+    WHERE n.nspname = 'rebate_data' AND a.grantee <> n.nspowner OR n.nspname = 'rebate' AND a.grantee = 0 AND
+        a.privilege_type <> 'USAGE' $$,
+    'nor in the schemas, but for names in "rebate"');
+SELECT is_empty($$ SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'rebate'::regnamespace AND prosecdef $$,
+    'no function is SECURITY DEFINER');
+SELECT is_empty($$ SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'rebate'::regnamespace
+    AND prolang <> (SELECT oid FROM pg_language WHERE lanname = 'c')
+    AND NOT COALESCE(proconfig, '{}') @> ARRAY['search_path=pg_catalog, pg_temp'] $$,
+        'functions not in C pin their search_path');
+
+-- Whoever writes orders: needs nothing, gains nothing.
+GRANT SELECT, INSERT, UPDATE, DELETE ON orders TO rebate_test_shop;
+SET ROLE rebate_test_shop;
+SELECT lives_ok($$ INSERT INTO orders VALUES (1, 'alice', 100), (2, 'bob', 50) $$, 'a shop inserts orders');
+SELECT lives_ok($$ UPDATE orders SET total = 200 WHERE id = 1 $$, 'updates');
+SELECT lives_ok($$ DELETE FROM orders WHERE id = 2 $$, 'deletes');
+SELECT throws_ok('TRUNCATE orders', '42501', NULL, 'but gets no TRUNCATE by us');
+SELECT lives_ok('SELECT rebate.flush()', 'may flush');
+SELECT throws_ok(format('SELECT * FROM rebate.%I', v), '42501', NULL, 'and reads no view: ' || v)
+FROM unnest(ARRAY['accruals', 'balances', 'decisions', 'entries', 'failures', 'ledger_accounts', 'rule_versions',
+    'rules', 'sources']) AS v;
+SELECT throws_ok(c, '42501', NULL, 'nor may: ' || c)
+FROM unnest(ARRAY[
+    $$SELECT * FROM rebate.balance('alice')$$, $$SELECT * FROM rebate.explain('orders', 1)$$, $$SELECT * FROM
+        rebate.audit()$$,
+    $$SELECT rebate.order_key('orders', 1)$$, $$SELECT rebate.attach('orders', 'customer', 'total', 'EUR', replace =>
+        true)$$,
+    $$SELECT rebate.detach('orders')$$, $$SELECT rebate.set_rule('mine', percent => 100)$$, $$SELECT
+        rebate.end_rule('five')$$,
+    $$SELECT rebate.set_group('mine')$$, $$SELECT rebate.set_programme('UTC')$$, $$SELECT rebate.add_currency('MINE',
+        2)$$,
+    $$SELECT rebate.create_store()$$, $$SELECT rebate.store_tables()$$, $$SELECT * FROM rebate_data.account$$,
+    $$INSERT INTO rebate_data.currency VALUES ('XXX', 2, 0.01)$$, $$SELECT nextval('rebate_data.id')$$,
+    $$SET rebate.mode = off$$, $$SET rebate.posting = statement$$]) AS c;
+CREATE TEMP TABLE mine (id int PRIMARY KEY, customer text, total numeric);
+SELECT throws_ok($$ CREATE TRIGGER rebate_insert AFTER INSERT ON mine REFERENCING NEW TABLE AS new_rows FOR EACH
+    STATEMENT EXECUTE FUNCTION rebate.collect() $$,
+    '42501', NULL, 'nor hang our trigger on a table of his own');
+RESET ROLE;
+SELECT bag_eq($$ SELECT member, available FROM rebate.balances $$,
+    $$ VALUES ('alice', 10.00), ('bob', 0.00) $$, 'the rebates of his orders are there');
+
+-- A role with a view granted reads it, and nothing else.
+GRANT SELECT ON rebate.balances TO rebate_test_clerk;
+SET ROLE rebate_test_clerk;
+SELECT lives_ok('SELECT * FROM rebate.balances', 'a clerk reads a view granted to him');
+SELECT throws_ok('SELECT * FROM rebate.entries', '42501', NULL, 'and no other');
+RESET ROLE;
+
+-- A member of the owner's role reads and writes rules; attaching takes a table of one's own.
+GRANT rebate_owner TO rebate_test_clerk;
+SET ROLE rebate_test_clerk;
+SELECT lives_ok('SELECT * FROM rebate.audit()', 'a member of the store owner''s role audits');
+SELECT lives_ok($$ SELECT rebate.set_rule('six', percent => 6) $$, 'writes rules');
+SELECT throws_ok($$ SELECT rebate.attach('orders', 'customer', 'total', 'EUR', replace => true) $$, '42501', NULL,
+    'and attaches no table of others');
+RESET ROLE;
+
+-- The guards: direct DML is refused for everyone, each table.
+SELECT is_empty($$ SELECT c.oid::regclass FROM pg_class c WHERE relnamespace = 'rebate_data'::regnamespace AND
+    relkind = 'r'
+    AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgfoid = 'rebate.guard'::regproc AND
+        t.tgenabled IN ('O', 'A')) $$,
+    'every table of the store has its guard');
+SELECT throws_ok('DELETE FROM ' || c.oid::regclass, 'RB009', NULL, 'superuser: DELETE FROM ' || c.oid::regclass)
+FROM pg_class c WHERE relnamespace = 'rebate_data'::regnamespace AND relkind = 'r' ORDER BY relname;
+SELECT throws_ok('TRUNCATE rebate_data.entry', 'RB009', NULL, 'superuser: TRUNCATE');
+SELECT throws_ok('UPDATE rebate_data.account SET available = 0', 'RB009', NULL, 'superuser: UPDATE');
+SELECT throws_ok('INSERT INTO rebate_data.campaign VALUES (2, ''mine'', 100)', 'RB009', NULL, 'superuser: INSERT');
+SET ROLE rebate_owner;
+SELECT throws_ok('UPDATE rebate_data.account SET available = 1000', 'RB009', NULL, 'the owner: UPDATE');
+RESET ROLE;
+SELECT throws_ok('UPDATE rebate.balances SET available = 1000', NULL, NULL, 'the views take no UPDATE');
+SELECT throws_ok('TRUNCATE orders', 'RB008', NULL, 'TRUNCATE of an attached table is refused');
+
+-- Settings
+SELECT bag_eq($$ SELECT name, context, boot_val FROM pg_settings WHERE name LIKE 'rebate.%' $$,
+    $$ VALUES ('rebate.mode', 'superuser', 'on'), ('rebate.posting', 'superuser', 'commit') $$,
+        'settings are those of the reference');
+
+SELECT is_empty('SELECT * FROM rebate.audit()', 'the audit is clean');
+SELECT * FROM finish();
