@@ -298,7 +298,11 @@ collect_at_subabort(SubTransactionId my)
 		undo->item->state = undo->state;
 		undo->item->changed_sub = undo->changed_sub;
 		if (!undo->state.posted)
+		{
+			/* facts may have been read anew for a posting that is undone */
+			undo->item->state.reread = true;
 			collection.first_unposted = 0;
+		}
 	}
 	while (collection.n > 0 && collection.items[collection.n - 1]->created_sub == my)
 	{
