@@ -539,6 +539,8 @@ decide(DecideContext *context, OrderImage *image, OrderFacts *facts)
 		d->flags |= ORDER_GUEST;
 		return d;
 	}
+	if (too_old)
+		d->flags |= ORDER_TOO_OLD;
 	if (d->phase == PHASE_VOID || too_old || arith_sign(image->amount) == 0)
 		return d;
 

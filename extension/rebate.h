@@ -70,6 +70,7 @@ typedef enum Bucket
 #define ORDER_DELETED			0x0020	/* its row is gone */
 #define ORDER_OVER_REFUNDED		0x0040	/* refunded more than its amount */
 #define ORDER_UNPHASED_RETURN	0x0080	/* negative row that is not pending yet */
+#define ORDER_TOO_OLD			0x0100	/* its time was moved before "since" */
 
 /* Settings */
 typedef enum PostingMoment

@@ -63,7 +63,7 @@ COMMENT ON VIEW rebate.entries IS 'the ledger: each movement of money of a membe
 CREATE OR REPLACE VIEW rebate.decisions AS
 SELECT s.relation_name AS source, x.order_key,
 	   CASE WHEN pg_catalog.bit_or(x.flags) & 2 <> 0 THEN 'failed'
-			WHEN pg_catalog.bit_or(x.flags) & 1 <> 0 THEN 'before attachment'
+			WHEN pg_catalog.bit_or(x.flags) & 257 <> 0 THEN 'before attachment'
 			WHEN pg_catalog.bit_or(x.flags) & 4 <> 0 THEN 'guest'
 			WHEN pg_catalog.bool_or(x.rule_id <> 0) THEN 'accrued'
 			ELSE 'no rule' END AS decision,

@@ -193,7 +193,9 @@ BEGIN
 				ELSE format('%s, but the row is %s', d.decision, CASE WHEN r.failed THEN 'failing' WHEN r.order_time < src.since THEN 'older than since'
 						WHEN r.member IS NULL THEN 'a guest''s' ELSE 'good' END) END)
 		  FROM m_row r JOIN model.source src USING (source) LEFT JOIN model.decision d USING (source, okey)
-		 WHERE d.okey IS NULL OR d.generation IS NULL OR d.first_seen IS NULL
+		 -- rows that are older than "since" when the table is attached leave no trace
+		 WHERE (d.okey IS NULL AND NOT coalesce(r.order_time < src.since, false))
+			OR (d.okey IS NOT NULL AND (d.generation IS NULL OR d.first_seen IS NULL))
 			OR (d.decision <> 'before attachment' AND NOT coalesce(r.order_time < src.since, false)
 				AND ((d.decision = 'failed') <> r.failed AND r.member IS NOT NULL
 					 OR (d.decision = 'guest') <> (r.member IS NULL) AND NOT r.failed))
