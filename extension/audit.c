@@ -96,7 +96,6 @@ check_entry(AccountWalk *walk, TupleTableSlot *slot)
 #define FIELD(n) (slot->tts_values[(n) - 1])
 	e.account_id = DatumGetInt64(FIELD(EN_ACCOUNT_ID));
 	e.seq = DatumGetInt64(FIELD(EN_SEQ));
-	e.posting_id = DatumGetInt64(FIELD(EN_POSTING_ID));
 	e.amount = DatumGetInt64(FIELD(EN_AMOUNT));
 	e.posted_at = DatumGetTimestampTz(FIELD(EN_POSTED_AT));
 	e.event_at = DatumGetTimestampTz(FIELD(EN_EVENT_AT));
@@ -110,6 +109,8 @@ check_entry(AccountWalk *walk, TupleTableSlot *slot)
 	e.kind = DatumGetChar(FIELD(EN_KIND));
 	if (!slot->tts_isnull[EN_ACCRUAL_ID - 1])
 		e.accrual_id = DatumGetInt64(FIELD(EN_ACCRUAL_ID));
+	e.posting_id = slot->tts_isnull[EN_POSTING_ID - 1] ? e.accrual_id :
+		DatumGetInt64(FIELD(EN_POSTING_ID));
 	if (!slot->tts_isnull[EN_PAYOUT_ID - 1])
 		e.payout_id = DatumGetInt64(FIELD(EN_PAYOUT_ID));
 

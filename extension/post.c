@@ -457,6 +457,8 @@ form_entries(Posting *p, PostAccount *account, FormData_account *state, HeapTupl
 		memset(nulls, false, sizeof(nulls));
 		values[EN_ACCOUNT_ID - 1] = Int64GetDatum(e.account_id);
 		values[EN_SEQ - 1] = Int64GetDatum(e.seq);
+		/* the first posting of an accrual shares its number */
+		nulls[EN_POSTING_ID - 1] = e.posting_id == e.accrual_id;
 		values[EN_POSTING_ID - 1] = Int64GetDatum(e.posting_id);
 		values[EN_AMOUNT - 1] = Int64GetDatum(e.amount);
 		values[EN_POSTED_AT - 1] = TimestampTzGetDatum(e.posted_at);

@@ -44,12 +44,19 @@ begin_call(const char *function)
 	return store;
 }
 
-/* Take the next generation; inside SPI as the store's owner. */
+/*
+ * Take the next generation; inside SPI as the store's owner.  "expressions": what
+ * is written under it can raise for a row.
+ */
 static int32
-next_generation(void)
+next_generation(bool expressions)
 {
-	sql_run("UPDATE rebate_data.generation SET generation = generation + 1, changed_at = now()"
-			" RETURNING generation", NULL, SPI_OK_UPDATE_RETURNING);
+	SqlParams	params = {0};
+
+	sql_param(&params, BOOLOID, BoolGetDatum(expressions), false);
+	sql_run("UPDATE rebate_data.generation SET generation = generation + 1, changed_at = now(),"
+			" expressions = expressions OR $1 RETURNING generation",
+			&params, SPI_OK_UPDATE_RETURNING);
 	return sql_get_int(0, 1, 0);
 }
 
@@ -140,7 +147,7 @@ write_version(const RuleArgs *args, Datum arguments, LastVersion *last, int32 gr
 			  const char *group_mode, int32 campaign_id, int32 expense_account)
 {
 	SqlParams	params = {0};
-	int32		generation = next_generation();
+	int32		generation = next_generation(args->condition_text || args->base_text);
 	int32		scope_id;
 
 	if (last->rule_id == 0)
@@ -289,7 +296,7 @@ rebate_end_rule(PG_FUNCTION_ARGS)
 		params.n = 0;
 		sql_int(&params, rule_id);
 		sql_int(&params, version);
-		sql_int(&params, next_generation());
+		sql_int(&params, next_generation(false));
 		sql_param(&params, TIMESTAMPTZOID, TimestampTzGetDatum(at), false);
 		sql_param(&params, JSONBOID, json_end(&json), false);
 
@@ -339,14 +346,14 @@ rebate_set_group(PG_FUNCTION_ARGS)
 	sql_text(&params, mode);
 	if (old_mode == NULL)
 	{
-		sql_int(&params, next_generation());
+		sql_int(&params, next_generation(false));
 		sql_run("INSERT INTO rebate_data.rule_group (group_id, name, mode, generation)"
 				" SELECT COALESCE(max(group_id), 0) + 1, $1, $2, $3 FROM rebate_data.rule_group",
 				&params, SPI_OK_INSERT);
 	}
 	else if (strcmp(old_mode, mode) != 0)
 	{
-		sql_int(&params, next_generation());
+		sql_int(&params, next_generation(false));
 		sql_run("UPDATE rebate_data.rule_group SET mode = $2, generation = $3 WHERE name = $1",
 				&params, SPI_OK_UPDATE);
 		sql_run("WITH made AS ("

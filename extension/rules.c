@@ -15,7 +15,6 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
-#include "executor/spi.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -101,9 +100,9 @@ rules_at_commit(void)
 	cache_of_writer = false;
 }
 
-/* The number in rebate_data.generation, with the newest snapshot. */
+/* The row of rebate_data.generation, with the newest snapshot. */
 static int32
-read_generation(Store *store)
+read_generation(Store *store, bool *expressions)
 {
 	Relation	rel = table_open(store->tables[ST_GENERATION], AccessShareLock);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
@@ -118,57 +117,53 @@ read_generation(Store *store)
 				 errmsg("table \"%s.generation\" is empty", STORE_SCHEMA),
 				 errhint("Restore the store from a backup.")));
 	result = DatumGetInt32(heap_getattr(tuple, 2, RelationGetDescr(rel), &isnull));
+	*expressions = DatumGetBool(heap_getattr(tuple, 4, RelationGetDescr(rel), &isnull));
 	systable_endscan(scan);
 	UnregisterSnapshot(snapshot);
 	table_close(rel, AccessShareLock);
 	return result;
 }
 
-/* Load the scopes and whether there are expressions: all that is loaded ahead. */
+/* Load the scopes: all that is loaded ahead. */
 static void
 load_scopes(Store *store)
 {
-	StoreSpi	spi;
-	MemoryContext old;
-	bool		isnull;
+	Relation	rel = table_open(store->tables[ST_SCOPE], AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
+	MemoryContext old = MemoryContextSwitchTo(cache_context);
+	HeapTuple	tuple;
+	int			allocated = 8;
 
-	store_spi_begin(store, &spi);
-	if (SPI_execute("SELECT scope_id, attributes FROM rebate_data.scope s"
-					" WHERE scope_id OPERATOR(pg_catalog.=) 0"
-					"    OR EXISTS (SELECT FROM rebate_data.rule_scope r"
-					"                WHERE r.scope_id OPERATOR(pg_catalog.=) s.scope_id)"
-					" ORDER BY scope_id", true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read scopes");
-	old = MemoryContextSwitchTo(cache_context);
-	nscopes = (int) SPI_processed;
-	scopes = palloc0(sizeof(RuleScope) * Max(nscopes, 1));
-	for (int i = 0; i < nscopes; i++)
+	nscopes = 0;
+	scopes = palloc0(sizeof(RuleScope) * allocated);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
-		HeapTuple	row = SPI_tuptable->vals[i];
-		TupleDesc	desc = SPI_tuptable->tupdesc;
+		RuleScope  *scope;
 		Datum	   *elems;
+		bool		isnull;
 
-		scopes[i].scope_id = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
-		deconstruct_array(DatumGetArrayTypeP(SPI_getbinval(row, desc, 2, &isnull)),
-						  TEXTOID, -1, false, TYPALIGN_INT, &elems, NULL, &scopes[i].nattributes);
-		scopes[i].names = palloc(sizeof(char *) * Max(scopes[i].nattributes, 1));
-		scopes[i].attributes = palloc(sizeof(SourceAttribute *) * Max(scopes[i].nattributes, 1));
-		for (int j = 0; j < scopes[i].nattributes; j++)
-			scopes[i].names[j] = TextDatumGetCString(elems[j]);
+		if (nscopes == allocated)
+			scopes = repalloc(scopes, sizeof(RuleScope) * (allocated *= 2));
+		scope = &scopes[nscopes++];
+		scope->scope_id = DatumGetInt32(heap_getattr(tuple, 1, RelationGetDescr(rel), &isnull));
+		scope->bound_to = 0;
+		deconstruct_array(DatumGetArrayTypeP(heap_getattr(tuple, 2, RelationGetDescr(rel), &isnull)),
+						  TEXTOID, -1, false, TYPALIGN_INT, &elems, NULL, &scope->nattributes);
+		scope->names = palloc(sizeof(char *) * Max(scope->nattributes, 1));
+		scope->attributes = palloc(sizeof(SourceAttribute *) * Max(scope->nattributes, 1));
+		for (int j = 0; j < scope->nattributes; j++)
+			scope->names[j] = TextDatumGetCString(elems[j]);
 	}
 	MemoryContextSwitchTo(old);
-
-	if (SPI_execute("SELECT EXISTS (SELECT FROM rebate_data.rule_version"
-					" WHERE condition IS NOT NULL OR base IS NOT NULL)", true, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not read rules");
-	cache_expressions = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
-												   1, &isnull));
-	store_spi_end(&spi);
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
 }
 
 /* Throw everything away and begin anew under "generation". */
 static void
-rebuild(Store *store, int32 generation)
+rebuild(Store *store, int32 generation, bool expressions)
 {
 	HASHCTL		ctl;
 
@@ -185,6 +180,7 @@ rebuild(Store *store, int32 generation)
 	rule_hash = hash_create("rebate rules", 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	load_scopes(store);
 	cache_generation = generation;
+	cache_expressions = expressions;
 	cache_table = store->tables[ST_RULE_VERSION];
 	cache_valid = true;
 }
@@ -194,6 +190,7 @@ rules_generation(Store *store)
 {
 	uint64		counter = store_epoch_of_rules();
 	int32		generation;
+	bool		expressions;
 
 	if (cache_valid && cache_counter == counter &&
 		cache_table == store->tables[ST_RULE_VERSION] &&
@@ -205,13 +202,13 @@ rules_generation(Store *store)
 	 * rules were written.  In a transaction that writes, the number does not
 	 * tell: it may have been taken, rolled back to a savepoint and taken again.
 	 */
-	generation = read_generation(store);
+	generation = read_generation(store, &expressions);
 	if (!cache_valid || generation != cache_generation ||
 		cache_table != store->tables[ST_RULE_VERSION] ||
 		scope_hash->members >= MAX_CACHED_KEYS ||
 		TransactionIdIsValid(GetTopTransactionIdIfAny()))
 	{
-		rebuild(store, generation);
+		rebuild(store, generation, expressions);
 		cache_of_writer = TransactionIdIsValid(GetTopTransactionIdIfAny());
 	}
 	cache_counter = counter;

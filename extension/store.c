@@ -8,6 +8,7 @@
  */
 #include "rebate.h"
 
+#include "access/genam.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "access/xlog.h"
@@ -37,7 +38,7 @@
 
 static const char *const table_names[NUM_STORE_TABLES] = {
 	"account", "accrual", "entry", "rule_scope", "rule_version", "generation",
-	"source"
+	"source", "scope"
 };
 
 static const struct
@@ -64,9 +65,9 @@ static const Oid accrual_types[] = {
 	TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT2OID, JSONBOID
 };
 static const Oid entry_types[] = {
-	INT8OID, INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID,
-	INT8OID, INT4OID, INT4OID, INT4OID, DATEOID, DATEOID, INT4OID, CHAROID, INT8OID,
-	INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT4OID, TEXTOID
+	INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID, INT4OID,
+	INT4OID, INT4OID, DATEOID, DATEOID, INT4OID, INT4OID, CHAROID, INT8OID, INT8OID,
+	INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, TEXTOID
 };
 
 static Store store;
@@ -221,42 +222,83 @@ find_relations(Store *s, Oid nspid)
 				 errhint("Restore the store from a backup.")));
 }
 
+/*
+ * Run fn for each row of a small table of the store, under the newest snapshot.
+ * Without SPI: a new connection's first order pays for this.
+ */
+static void
+each_row(Oid nspid, const char *name, void (*fn) (Store *, HeapTuple, TupleDesc), Store *s)
+{
+	Oid			relid = get_relname_relid(name, nspid);
+	Relation	rel;
+	Snapshot	snapshot;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	if (!OidIsValid(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_RB_STORE_DAMAGED),
+				 errmsg("table \"%s.%s\" is missing", STORE_SCHEMA, name),
+				 errhint("Restore the store from a backup.")));
+	rel = table_open(relid, AccessShareLock);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		fn(s, tuple, RelationGetDescr(rel));
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
+}
+
+static void
+read_version(Store *s, HeapTuple tuple, TupleDesc desc)
+{
+	bool		isnull;
+
+	s->version = DatumGetInt32(heap_getattr(tuple, 2, desc, &isnull));
+}
+
+static void
+read_programme(Store *s, HeapTuple tuple, TupleDesc desc)
+{
+	bool		isnull;
+
+	if (DatumGetInt32(heap_getattr(tuple, 1, desc, &isnull)) == 1)
+		strlcpy(s->time_zone, TextDatumGetCString(heap_getattr(tuple, 3, desc, &isnull)),
+				sizeof(s->time_zone));
+}
+
+static void
+read_epoch(Store *s, HeapTuple tuple, TupleDesc desc)
+{
+	bool		isnull;
+	int32		epoch = DatumGetInt32(heap_getattr(tuple, 1, desc, &isnull));
+
+	if (epoch > s->epoch)
+	{
+		s->epoch = epoch;
+		s->epoch_current = DatumGetInt64(heap_getattr(tuple, 2, desc, &isnull)) ==
+			(int64) GetSystemIdentifier();
+	}
+}
+
 /* Read version, zone and epoch; fills "s". */
 static void
-read_settings(Store *s)
+read_settings(Store *s, Oid nspid)
 {
-	StoreSpi	scope;
-	bool		isnull;
-	int32		version;
-	HeapTuple	row;
-	TupleDesc	desc;
-	char	   *zone;
-
-	store_spi_begin(s, &scope);
-	if (SPI_execute("SELECT s.store_version, p.time_zone, e.epoch, e.system_identifier"
-					"  FROM rebate_data.store s, rebate_data.programme p,"
-					"       (SELECT epoch, system_identifier FROM rebate_data.epoch"
-					"         ORDER BY epoch DESC LIMIT 1) e"
-					" WHERE p.programme_id OPERATOR(pg_catalog.=) 1", true, 1) != SPI_OK_SELECT ||
-		SPI_processed != 1)
+	each_row(nspid, "store", read_version, s);
+	each_row(nspid, "programme", read_programme, s);
+	each_row(nspid, "epoch", read_epoch, s);
+	if (s->version == 0 || s->time_zone[0] == '\0' || s->epoch == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_RB_STORE_DAMAGED),
 				 errmsg("the store has no version, programme or epoch"),
 				 errhint("Restore the store from a backup.")));
-	row = SPI_tuptable->vals[0];
-	desc = SPI_tuptable->tupdesc;
-	version = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
-	if (version > STORE_VERSION)
+	if (s->version > STORE_VERSION)
 		ereport(ERROR,
 				(errcode(ERRCODE_RB_STORE_DAMAGED),
-				 errmsg("the store has version %d, this library knows %d", version, STORE_VERSION),
+				 errmsg("the store has version %d, this library knows %d", s->version, STORE_VERSION),
 				 errhint("Install the newer rebate package.")));
-	zone = SPI_getvalue(row, desc, 2);
-	strlcpy(s->time_zone, zone, sizeof(s->time_zone));
-	s->epoch = DatumGetInt32(SPI_getbinval(row, desc, 3, &isnull));
-	s->epoch_current =
-		DatumGetInt64(SPI_getbinval(row, desc, 4, &isnull)) == (int64) GetSystemIdentifier();
-	store_spi_end(&scope);
 }
 
 /*
@@ -292,7 +334,7 @@ store_get(bool missing_ok)
 	ReleaseSysCache(tuple);
 
 	find_relations(&found, nspid);
-	read_settings(&found);
+	read_settings(&found, nspid);
 
 	/*
 	 * An invalidation may arrive while we look.  One that came earlier than

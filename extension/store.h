@@ -24,6 +24,7 @@ typedef enum StoreTable
 	ST_RULE_VERSION,
 	ST_GENERATION,
 	ST_SOURCE,
+	ST_SCOPE,
 	NUM_STORE_TABLES
 } StoreTable;
 
@@ -48,6 +49,7 @@ typedef struct CurrencyInfo
 typedef struct Store
 {
 	Oid			owner;
+	int32		version;
 	Oid			tables[NUM_STORE_TABLES];
 	Oid			indexes[NUM_STORE_INDEXES];
 	Oid			id_sequence;

@@ -98,9 +98,10 @@ COMMENT ON TABLE rebate_data.source IS 'order tables that rebates are attached t
 CREATE TABLE rebate_data.generation (
 	one			boolean PRIMARY KEY DEFAULT true CHECK (one),
 	generation	integer NOT NULL,
-	changed_at	timestamptz NOT NULL DEFAULT pg_catalog.now()
+	changed_at	timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	expressions	boolean NOT NULL DEFAULT false
 );
-COMMENT ON TABLE rebate_data.generation IS 'one row: the number of the last write of rules';
+COMMENT ON TABLE rebate_data.generation IS 'one row: the number of the last write of rules, and whether any has an expression';
 INSERT INTO rebate_data.generation (generation) VALUES (1);
 
 CREATE TABLE rebate_data.rule_group (
@@ -218,7 +219,6 @@ COMMENT ON TABLE rebate_data.accrual IS 'one rebate of one order under one rule 
 CREATE TABLE rebate_data.entry (
 	account_id		bigint NOT NULL,
 	seq				bigint NOT NULL,
-	posting_id		bigint NOT NULL,
 	amount			bigint NOT NULL,
 	posted_at		timestamptz NOT NULL,
 	event_at		timestamptz NOT NULL,
@@ -230,19 +230,20 @@ CREATE TABLE rebate_data.entry (
 	effective_date	date NOT NULL,
 	book_date		date NOT NULL,
 	rule_id			integer NOT NULL,
+	source_id		integer,
 	kind			"char" NOT NULL,
 	accrual_id		bigint,
+	posting_id		bigint,
 	payout_id		bigint,
 	tracked			bigint,
 	pending			bigint,
 	maturing		bigint,
 	available		bigint,
 	held			bigint,
-	source_id		integer,
 	order_key		text COLLATE "C",
 	CONSTRAINT entry_pkey PRIMARY KEY (account_id, seq)
 ) USING heap;
-COMMENT ON TABLE rebate_data.entry IS 'the ledger, append-only: one movement between two ledger accounts, with the balances after it (NULL is zero); seq is dense in commit order';
+COMMENT ON TABLE rebate_data.entry IS 'the ledger, append-only: one movement between two ledger accounts, with the balances after it (NULL is zero); seq is dense in commit order; posting_id NULL is accrual_id';
 
 CREATE TABLE rebate_data.house_entry (
 	posting_id	bigint NOT NULL,
