@@ -298,6 +298,12 @@ audit_sources(Store *store, ReturnSetInfo *result)
 		if (source == NULL)
 			continue;
 		check_triggers(result, source);
+		if (source->broken)
+		{
+			audit_report(result, "source", "mapping does not fit the table", names[i],
+						 source->broken);
+			continue;
+		}
 		audit_source(store, result, source);
 	}
 }

@@ -235,6 +235,8 @@ decide_touched(Store *store)
 				a.rel = NULL;
 			}
 			a.source = source_get(store, item->relid);
+			if (a.source && a.source->key_broken)
+				a.source = NULL;
 			failures.source = a.source;
 			failures.nfailed = 0;
 			if (a.source)
@@ -250,7 +252,7 @@ decide_touched(Store *store)
 		}
 		if (a.source == NULL)
 		{
-			/* detached meanwhile, by this transaction */
+			/* detached meanwhile, by this transaction, or its key changed */
 			state->posted = true;
 			continue;
 		}

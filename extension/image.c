@@ -146,6 +146,14 @@ image_read(Store *store, Source *source, TupleTableSlot *slot, OrderImage *image
 	image->slot = slot;
 	image->key = image_key(source, slot);
 
+	if (source->broken)
+	{
+		fail(image, "the mapping no longer fits the table",
+			 psprintf("%s; attach it again with replace => true.", source->broken));
+		image->sqlerrcode = ERRCODE_RB_INVALID_MAPPING;
+		return;
+	}
+
 	value = expr_eval(&source->member, slot, &isnull);
 	image->member = isnull ? NULL : canon_text(&source->member_canon, value);
 

@@ -56,6 +56,12 @@ read_source(FunctionCallInfo fcinfo, Store **store, const char *function)
 				 errmsg("relation with OID %u does not exist", relid),
 				 errhint("rebate.sources lists what is attached.")));
 	}
+	if (source->key_broken)
+		ereport(ERROR,
+				(errcode(ERRCODE_RB_INVALID_MAPPING),
+				 errmsg("the key of %s no longer fits the table", source->name),
+				 errdetail("%s.", source->broken),
+				 errhint("Call rebate.attach() with replace => true.")));
 	return source;
 }
 

@@ -19,6 +19,7 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
+#include "guard.h"
 #include "source.h"
 
 typedef struct SourceEntry
@@ -255,47 +256,30 @@ leave_action(const char *name)
 		strcmp(name, "keep") == 0 ? LEAVE_KEEP : LEAVE_REFUSE;
 }
 
-/* Compile one row of rebate_data.source; runs in the new entry's context. */
+/* What a mapping is compiled from */
+typedef struct Load
+{
+	Source	   *source;
+	Relation	rel;
+	HeapTuple	row;
+	TupleDesc	desc;
+} Load;
+
+#define COLUMN(name) SPI_getbinval(row, desc, SPI_fnumber(desc, name), &isnull)
+
+/* What does not depend on the table's columns */
 static void
-load_source(Source *source, Relation rel, HeapTuple row, TupleDesc desc)
+load_options(Source *source, HeapTuple row, TupleDesc desc)
 {
 	Datum		d;
 	bool		isnull;
-	OrderExpr		raw_time;
 
-#define COLUMN(name) SPI_getbinval(row, desc, SPI_fnumber(desc, name), &isnull)
 	source->source_id = DatumGetInt32(COLUMN("source_id"));
 	source->name = text_column(row, desc, "relation_name");
-	load_key(source, rel, COLUMN("key_columns"));
-	load_mapping(source, rel, row, desc, "member", InvalidOid, &source->member);
-	canon_or_error(&source->member_canon, source->member.type, source->member.collation,
-				   "the member");
-	load_mapping(source, rel, row, desc, "amount", NUMERICOID, &source->amount);
-	source->has_currency_expr = load_mapping(source, rel, row, desc, "currency", TEXTOID,
-											 &source->currency);
 	source->currency_code = text_column(row, desc, "currency_code");
-	source->has_quantity = load_mapping(source, rel, row, desc, "quantity", NUMERICOID,
-										&source->quantity);
-	source->has_order_time = load_mapping(source, rel, row, desc, "order_time", TIMESTAMPTZOID,
-										  &source->order_time);
-	if (source->has_order_time)
-	{
-		/* its own type tells whether it is a day */
-		expr_load(rel, "order_time", text_column(row, desc, "order_time"), InvalidOid, &raw_time);
-		source->order_time_is_date = raw_time.type == DATEOID;
-	}
-	source->has_status = load_mapping(source, rel, row, desc, "status", TEXTOID, &source->status);
 	d = COLUMN("phases");
 	if (!isnull)
 		load_phases(source, DatumGetJsonbPCopy(d));
-	source->has_confirmed_at = load_mapping(source, rel, row, desc, "confirmed_at", TIMESTAMPTZOID,
-											&source->confirmed_at);
-	source->has_refunded = load_mapping(source, rel, row, desc, "refunded", NUMERICOID,
-										&source->refunded);
-	source->has_refunded_quantity = load_mapping(source, rel, row, desc, "refunded_quantity",
-												 NUMERICOID, &source->refunded_quantity);
-	d = COLUMN("attributes");
-	load_attributes(source, rel, isnull ? NULL : DatumGetJsonbPCopy(d));
 	source->since = DatumGetTimestampTz(COLUMN("since"));
 	d = COLUMN("max_backdate");
 	source->has_max_backdate = !isnull;
@@ -308,7 +292,85 @@ load_source(Source *source, Relation rel, HeapTuple row, TupleDesc desc)
 	source->on_delete = leave_action(text_column(row, desc, "on_delete"));
 	source->on_truncate = leave_action(text_column(row, desc, "on_truncate"));
 	source->abort_on_error = strcmp(text_column(row, desc, "on_error"), "abort") == 0;
+}
+
+/* The key; runs under guard. */
+static void
+load_keys(void *arg)
+{
+	Load	   *load = arg;
+	HeapTuple	row = load->row;
+	TupleDesc	desc = load->desc;
+	bool		isnull;
+	MemoryContext old = MemoryContextSwitchTo(load->source->context);
+
+	load_key(load->source, load->rel, COLUMN("key_columns"));
+	MemoryContextSwitchTo(old);
+}
+
+/* The mapping; runs under guard. */
+static void
+load_mappings(void *arg)
+{
+	Load	   *load = arg;
+	Source	   *source = load->source;
+	Relation	rel = load->rel;
+	HeapTuple	row = load->row;
+	TupleDesc	desc = load->desc;
+	Datum		d;
+	bool		isnull;
+	OrderExpr	raw_time;
+	MemoryContext old = MemoryContextSwitchTo(source->context);
+
+	load_mapping(source, rel, row, desc, "member", InvalidOid, &source->member);
+	canon_or_error(&source->member_canon, source->member.type, source->member.collation,
+				   "the member");
+	load_mapping(source, rel, row, desc, "amount", NUMERICOID, &source->amount);
+	source->has_currency_expr = load_mapping(source, rel, row, desc, "currency", TEXTOID,
+											 &source->currency);
+	source->has_quantity = load_mapping(source, rel, row, desc, "quantity", NUMERICOID,
+										&source->quantity);
+	source->has_order_time = load_mapping(source, rel, row, desc, "order_time", TIMESTAMPTZOID,
+										  &source->order_time);
+	if (source->has_order_time)
+	{
+		/* its own type tells whether it is a day */
+		expr_load(rel, "order_time", text_column(row, desc, "order_time"), InvalidOid, &raw_time);
+		source->order_time_is_date = raw_time.type == DATEOID;
+	}
+	source->has_status = load_mapping(source, rel, row, desc, "status", TEXTOID, &source->status);
+	source->has_confirmed_at = load_mapping(source, rel, row, desc, "confirmed_at", TIMESTAMPTZOID,
+											&source->confirmed_at);
+	source->has_refunded = load_mapping(source, rel, row, desc, "refunded", NUMERICOID,
+										&source->refunded);
+	source->has_refunded_quantity = load_mapping(source, rel, row, desc, "refunded_quantity",
+												 NUMERICOID, &source->refunded_quantity);
+	d = COLUMN("attributes");
+	load_attributes(source, rel, isnull ? NULL : DatumGetJsonbPCopy(d));
+	MemoryContextSwitchTo(old);
+}
 #undef COLUMN
+
+/*
+ * Compile one row of rebate_data.source.  A table that was changed so that the
+ * mapping no longer fits gives a broken source: its orders are set aside.
+ */
+static void
+load_source(Store *store, Source *source, Relation rel, HeapTuple row, TupleDesc desc)
+{
+	Load		load = {source, rel, row, desc};
+	MemoryContext old = MemoryContextSwitchTo(source->context);
+	ErrorData  *error;
+
+	load_options(source, row, desc);
+	MemoryContextSwitchTo(old);
+	error = run_guarded(store, load_keys, &load);
+	if (error)
+		source->key_broken = true;
+	else
+		error = run_guarded(store, load_mappings, &load);
+	if (error)
+		source->broken = MemoryContextStrdup(source->context, error->message);
 }
 
 /*
@@ -320,7 +382,6 @@ build_source(Store *store, Oid relid)
 {
 	MemoryContext context = AllocSetContextCreate(CacheMemoryContext, "rebate source",
 												  ALLOCSET_SMALL_SIZES);
-	MemoryContext old;
 	Source	   *source;
 	StoreSpi	scope;
 	Oid			argtypes[1] = {REGCLASSOID};
@@ -347,9 +408,7 @@ build_source(Store *store, Oid relid)
 
 			if (rel)
 			{
-				old = MemoryContextSwitchTo(context);
-				load_source(source, rel, SPI_tuptable->vals[0], SPI_tuptable->tupdesc);
-				MemoryContextSwitchTo(old);
+				load_source(store, source, rel, SPI_tuptable->vals[0], SPI_tuptable->tupdesc);
 				relation_close(rel, NoLock);
 				source->attached = true;
 			}

@@ -43,6 +43,8 @@ typedef struct Source
 	MemoryContext context;
 	int32		source_id;
 	char	   *name;			/* qualified, for messages */
+	char	   *broken;			/* the table no longer fits: what does not */
+	bool		key_broken;		/* ... not even its keys can be told */
 
 	int			nkeys;
 	AttrNumber *key_attnos;

@@ -174,7 +174,7 @@ compare_images(Source *source, TriggerData *trigger, TupleTableSlot *newslot,
 	TupleTableSlot *oldslot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
 
 	*keys = false;
-	*matters = named_columns_matter(columns, trigger);
+	*matters = source->broken || named_columns_matter(columns, trigger);
 	rewind_transition(trigger->tg_oldtable);
 	rewind_transition(trigger->tg_newtable);
 	while (!*keys)
@@ -339,6 +339,17 @@ rebate_collect(PG_FUNCTION_ARGS)
 				 errmsg("trigger \"%s\" has no transition table", trigger->tg_trigger->tgname),
 				 errhint("rebate.attach() creates the triggers.")));
 
+	if (batch.source->key_broken)
+	{
+		/* the orders cannot even be named; the audit will find them */
+		ereport(batch.source->abort_on_error ? ERROR : WARNING,
+				(errcode(ERRCODE_RB_INVALID_MAPPING),
+				 errmsg("orders of %s go without a rebate, since their key no longer fits the table",
+						batch.source->name),
+				 errdetail("%s.", batch.source->broken),
+				 errhint("Call rebate.attach() with replace => true; rebate.audit() lists the orders.")));
+		return PointerGetDatum(NULL);
+	}
 	collect_firing();
 	batch.next = transition_next;
 	batch.slot = MakeSingleTupleTableSlot(RelationGetDescr(trigger->tg_relation),
