@@ -197,6 +197,9 @@ decide_stretch(void *arg)
 			break;
 		}
 		MemoryContextSwitchTo(s->row_context);
+		/* at attachment most rows are old: know them by their time alone */
+		if (batch->only_unseen && batch->skip_old && image_is_old(source, batch->slot))
+			continue;
 		key = image_key(source, batch->slot);
 		result->decision = NULL;
 		result->facts = NULL;

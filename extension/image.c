@@ -46,6 +46,19 @@ image_key(Source *source, TupleTableSlot *slot)
 	return canon_key(source->nkeys, parts);
 }
 
+/* Whether the order time of a row is before the attachment's "since". */
+bool
+image_is_old(Source *source, TupleTableSlot *slot)
+{
+	bool		isnull;
+	Datum		value;
+
+	if (source->broken || !source->has_order_time)
+		return false;
+	value = expr_eval(&source->order_time, slot, &isnull);
+	return !isnull && DatumGetTimestampTz(value) < source->since;
+}
+
 /* A number that is mapped: NULL, or finite; else the row fails. */
 static Numeric
 read_number(OrderExpr *expr, TupleTableSlot *slot, OrderImage *image, const char *what)

@@ -111,6 +111,7 @@ typedef struct Decision
 
 /* image.c: read a row; never raises unless an expression does */
 extern void image_read(Store *store, Source *source, TupleTableSlot *slot, OrderImage *image);
+extern bool image_is_old(Source *source, TupleTableSlot *slot);
 extern char *image_key(Source *source, TupleTableSlot *slot);
 
 /* facts.c: read the rows of an order under a snapshot */
