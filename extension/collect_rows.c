@@ -390,7 +390,7 @@ collect_rows(CollectBatch *batch)
 	batch->accrual = table_open(batch->store->tables[ST_ACCRUAL], RowExclusiveLock);
 	batch->snapshot = RegisterSnapshot(GetLatestSnapshot());
 	s.row_context = AllocSetContextCreate(CurrentMemoryContext, "rebate row",
-										  ALLOCSET_SMALL_SIZES);
+										  ALLOCSET_DEFAULT_SIZES);
 	old = CurrentMemoryContext;
 
 	/* no row of a deletion is read beyond its key */

@@ -292,6 +292,17 @@ fail(Decision *d, int sqlerrcode, const char *error, const char *detail)
 	d->error_detail = detail;
 }
 
+/*
+ * Surely longer than an hour, whatever months and zones do.  Most orders are of
+ * the last hour, and need no calendar.
+ */
+static inline bool
+longer_than_hour(const Interval *span)
+{
+	return span->month >= 0 && span->day >= 0 && span->time >= 0 &&
+		(span->month > 0 || span->day > 1 || span->time > USECS_PER_HOUR);
+}
+
 /* Rules on how far from now an order time may be. */
 static bool
 order_time_allowed(DecideContext *context, OrderImage *image, OrderFacts *facts, Decision *d)
@@ -301,7 +312,9 @@ order_time_allowed(DecideContext *context, OrderImage *image, OrderFacts *facts,
 	if (!image->has_order_time)
 		return true;
 	if (source->has_max_backdate && !context->any_backdate &&
-		(!facts->seen || (facts->flags & ORDER_FAILED)))
+		(!facts->seen || (facts->flags & ORDER_FAILED)) &&
+		!(image->order_time > d->first_seen - USECS_PER_HOUR &&
+		  longer_than_hour(&source->max_backdate)))
 	{
 		TimestampTz limit = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_mi_interval,
 																	TimestampTzGetDatum(d->first_seen),
@@ -314,7 +327,7 @@ order_time_allowed(DecideContext *context, OrderImage *image, OrderFacts *facts,
 			return false;
 		}
 	}
-	if (source->has_max_future)
+	if (source->has_max_future && image->order_time > context->now)
 	{
 		TimestampTz limit = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
 																	TimestampTzGetDatum(context->now),
