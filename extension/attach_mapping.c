@@ -445,12 +445,14 @@ warn_labels(AttachMap *map)
 
 	if (unmapped)
 		ereport(WARNING,
-				(errmsg("status values without a phase: %s", unmapped),
+				(errcode(ERRCODE_WARNING),
+				 errmsg("status values without a phase: %s", unmapped),
 				 errdetail("An order with such a status is a failed row."),
 				 errhint("Name them in phases.")));
 	if (unknown && map->given_phases)
 		ereport(WARNING,
-				(errmsg("phases names what no status is: %s", unknown)));
+				(errcode(ERRCODE_WARNING),
+				 errmsg("phases names what no status is: %s", unknown)));
 }
 
 /* Point out what is allowed but probably not meant. */
@@ -467,13 +469,15 @@ mapping_warn(AttachMap *map, Relation rel, Store *store)
 
 		if (scale > 0)
 			ereport(WARNING,
-					(errmsg("amount is an integer, taken as whole %s", map->currency_code),
+					(errcode(ERRCODE_WARNING),
+					 errmsg("amount is an integer, taken as whole %s", map->currency_code),
 					 errhint("If it counts the smallest unit, map amount => '%s / 1%0*d.0'.",
 							 map->text[MAP_AMOUNT], scale, 0)));
 	}
 	if (amount == FLOAT4OID || amount == FLOAT8OID)
 		ereport(WARNING,
-				(errmsg("amount is a floating-point number, which holds most amounts inexactly"),
+				(errcode(ERRCODE_WARNING),
+				 errmsg("amount is a floating-point number, which holds most amounts inexactly"),
 				 errhint("Change the column to numeric, or round: amount => 'round((%s)::numeric, 2)'.",
 						 map->text[MAP_AMOUNT])));
 	if ((order_time == TIMESTAMPOID || order_time == DATEOID) &&

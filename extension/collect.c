@@ -131,18 +131,6 @@ collect_rekey(Store *store, Source *source, const char *oldkey, const char *newk
 		collection_change(newitem)->old = true;
 }
 
-/* on_error = abort: the statement fails with the row */
-void
-collect_abort_on(Source *source, const char *key, int sqlerrcode, const char *error, const char *detail)
-{
-	ereport(ERROR,
-			(errcode(sqlerrcode),
-			 errmsg("order %s of %s cannot be decided: %s", key, source->name, error),
-			 detail ? errdetail_internal("%s", detail) : 0,
-			 errhint("Correct the row, or set on_error => 'set_aside' to let it through.")));
-}
-
-
 void
 collect_failure(Store *store, Source *source, const char *key, int sqlerrcode,
 				const char *error, const char *detail)

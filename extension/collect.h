@@ -55,6 +55,9 @@ struct CollectBatch
 /* Decide the rows of a batch and collect them; emits the statement's WARNING */
 extern void collect_rows(CollectBatch *batch);
 
+/* The same for all rows of a table */
+extern void collect_table(CollectBatch *batch, Relation rel);
+
 /* A trigger fires: failures of this firing stand although it touches their rows */
 extern void collect_firing(void);
 

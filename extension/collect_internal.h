@@ -71,7 +71,6 @@ extern bool collection_all_touched(int32 source_id);
 extern void collection_posted(void);
 
 /* collect_rows.c, for both ways to a decision */
-extern Decision *copy_decision(const Decision *d);
 extern Decision *failed_decision(const OrderFacts *facts, int32 generation, bool old_order,
 								 int sqlerrcode, const char *error, const char *detail);
 extern void count_failure(CollectBatch *batch, const char *key, const Decision *d);

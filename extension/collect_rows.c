@@ -23,33 +23,6 @@
 /* Rows decided in one subtransaction */
 #define ROWS_PER_GUARD 512
 
-/* Deep copy of a decision into the current context. */
-Decision *
-copy_decision(const Decision *d)
-{
-	Decision   *copy = palloc(sizeof(Decision));
-
-	*copy = *d;
-	if (d->member)
-		copy->member = pstrdup(d->member);
-	if (d->error)
-		copy->error = pstrdup(d->error);
-	if (d->error_detail)
-		copy->error_detail = pstrdup(d->error_detail);
-	copy->wishes = NULL;
-	if (d->nwishes > 0)
-	{
-		copy->wishes = palloc(sizeof(Wish) * d->nwishes);
-		for (int i = 0; i < d->nwishes; i++)
-		{
-			copy->wishes[i] = d->wishes[i];
-			if (d->wishes[i].base)
-				copy->wishes[i].base = DatumGetNumericCopy(NumericGetDatum(d->wishes[i].base));
-		}
-	}
-	return copy;
-}
-
 /*
  * A decision for an order that raised an error, or whose statement made it fail:
  * what is posted stays.  An old row earns nothing, broken or not.
@@ -116,6 +89,18 @@ row_is_old(CollectBatch *batch, const char *key, OrderFacts *facts)
 	table_close(rel, NoLock);
 	return result;
 }
+
+/* on_error = abort: the statement fails with the row */
+void
+collect_abort_on(Source *source, const char *key, int sqlerrcode, const char *error, const char *detail)
+{
+	ereport(ERROR,
+			(errcode(sqlerrcode),
+			 errmsg("order %s of %s cannot be decided: %s", key, source->name, error),
+			 detail ? errdetail_internal("%s", detail) : 0,
+			 errhint("Correct the row, or set on_error => 'set_aside' to let it through.")));
+}
+
 
 /* Count a failed row, or with on_error = abort fail with it. */
 void
@@ -420,4 +405,26 @@ collect_rows(CollectBatch *batch)
 	UnregisterSnapshot(batch->snapshot);
 	table_close(batch->accrual, NoLock);
 	warn_failures(batch);
+}
+
+static bool
+scan_next(CollectBatch *batch)
+{
+	return table_scan_getnextslot((TableScanDesc) batch->next_arg, ForwardScanDirection,
+								  batch->slot);
+}
+
+/* Collect all rows that a table has now. */
+void
+collect_table(CollectBatch *batch, Relation rel)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+
+	batch->slot = table_slot_create(rel, NULL);
+	batch->next = scan_next;
+	batch->next_arg = table_beginscan(rel, snapshot, 0, NULL);
+	collect_rows(batch);
+	table_endscan((TableScanDesc) batch->next_arg);
+	ExecDropSingleTupleTableSlot(batch->slot);
+	UnregisterSnapshot(snapshot);
 }

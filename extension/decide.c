@@ -569,3 +569,30 @@ decide(DecideContext *context, OrderImage *image, OrderFacts *facts)
 	make_wishes(context, image, d, rules, n);
 	return d;
 }
+
+/* Deep copy of a decision into the current context. */
+Decision *
+copy_decision(const Decision *d)
+{
+	Decision   *copy = palloc(sizeof(Decision));
+
+	*copy = *d;
+	if (d->member)
+		copy->member = pstrdup(d->member);
+	if (d->error)
+		copy->error = pstrdup(d->error);
+	if (d->error_detail)
+		copy->error_detail = pstrdup(d->error_detail);
+	copy->wishes = NULL;
+	if (d->nwishes > 0)
+	{
+		copy->wishes = palloc(sizeof(Wish) * d->nwishes);
+		for (int i = 0; i < d->nwishes; i++)
+		{
+			copy->wishes[i] = d->wishes[i];
+			if (d->wishes[i].base)
+				copy->wishes[i].base = DatumGetNumericCopy(NumericGetDatum(d->wishes[i].base));
+		}
+	}
+	return copy;
+}

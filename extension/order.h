@@ -135,6 +135,9 @@ typedef struct DecideContext
 
 extern Decision *decide(DecideContext *context, OrderImage *image, OrderFacts *facts);
 
+/* Deep copy into the current context */
+extern Decision *copy_decision(const Decision *d);
+
 /* A line for explain(): one rule looked at, with its outcome */
 typedef void (*DecideTrace) (void *arg, int32 rule_id, int32 version, const char *outcome,
 							 Numeric amount, const char *detail);

@@ -6,7 +6,6 @@
 
 #include "access/sysattr.h"
 #include "access/table.h"
-#include "access/tableam.h"
 #include "access/xact.h"
 #include "commands/trigger.h"
 #include "common/hashfn.h"
@@ -16,7 +15,6 @@
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
-#include "utils/snapmgr.h"
 #include "utils/tuplestore.h"
 
 #include "collect.h"
@@ -371,13 +369,6 @@ rebate_collect(PG_FUNCTION_ARGS)
 	return PointerGetDatum(NULL);
 }
 
-static bool
-scan_next(CollectBatch *batch)
-{
-	return table_scan_getnextslot((TableScanDesc) batch->next_arg, ForwardScanDirection,
-								  batch->slot);
-}
-
 /*
  * rebate.collect_truncate(): BEFORE TRUNCATE.  Refuses, or takes the rows as
  * deleted one by one.
@@ -390,7 +381,6 @@ rebate_collect_truncate(PG_FUNCTION_ARGS)
 	Source	   *source;
 	CollectBatch batch = {0};
 	Relation	rel = trigger->tg_relation;
-	Snapshot	snapshot;
 
 	if (rebate_mode == MODE_OFF)
 		return PointerGetDatum(NULL);
@@ -411,13 +401,6 @@ rebate_collect_truncate(PG_FUNCTION_ARGS)
 	batch.source = source;
 	batch.event = COLLECT_DELETE;
 	batch.archived = source->on_truncate == LEAVE_KEEP;
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	batch.slot = table_slot_create(rel, NULL);
-	batch.next = scan_next;
-	batch.next_arg = table_beginscan(rel, snapshot, 0, NULL);
-	collect_rows(&batch);
-	table_endscan((TableScanDesc) batch.next_arg);
-	ExecDropSingleTupleTableSlot(batch.slot);
-	UnregisterSnapshot(snapshot);
+	collect_table(&batch, rel);
 	return PointerGetDatum(NULL);
 }
