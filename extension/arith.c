@@ -191,16 +191,24 @@ arith_percent(Numeric percent)
 	return arith_mul(percent, hundredth);
 }
 
-/*
- * Compare two fractions exactly, by cross multiplication.
- */
-int
-arith_cmp_fraction(Fraction a, Fraction b)
+/* See arith.h. */
+bool
+arith_is_bounded(Numeric a)
 {
-	Numeric		left = b.den == NULL ? a.num : arith_mul(a.num, b.den);
-	Numeric		right = a.den == NULL ? b.num : arith_mul(b.num, a.den);
+	static Numeric limit = NULL;
 
-	return arith_cmp(left, right);
+	if (VARSIZE_ANY(a) > 100)
+		return false;
+	if (limit == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+		limit = DatumGetNumeric(DirectFunctionCall3(numeric_in, CStringGetDatum("1e40"),
+													ObjectIdGetDatum(InvalidOid),
+													Int32GetDatum(-1)));
+		MemoryContextSwitchTo(old);
+	}
+	return arith_cmp(arith_abs(a), limit) < 0;
 }
 
 /*

@@ -37,11 +37,11 @@ extern Numeric arith_min(Numeric a, Numeric b);
 extern Numeric arith_from_int64(int64 v);
 extern bool arith_is_finite(Numeric a);
 
+/* Below 1e40 and of at most some 180 digits: products of three cannot overflow */
+extern bool arith_is_bounded(Numeric a);
+
 /* numeric "percent" / 100, exactly */
 extern Numeric arith_percent(Numeric percent);
-
-/* Compare fractions exactly */
-extern int	arith_cmp_fraction(Fraction a, Fraction b);
 
 /*
  * Round num/den to minor units of a currency with "scale" decimals.  Exact:

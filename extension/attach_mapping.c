@@ -49,7 +49,7 @@ column_number(Relation rel, const char *name)
 static bool
 is_bare_name(const char *text)
 {
-	if (!(isalpha((unsigned char) text[0]) || text[0] == '_' || IS_HIGHBIT_SET(text[0])))
+	if (!((text[0] >= 'a' && text[0] <= 'z') || (text[0] >= 'A' && text[0] <= 'Z') || text[0] == '_' || IS_HIGHBIT_SET(text[0])))
 		return false;
 	for (const char *p = text; *p; p++)
 		if (!(isalnum((unsigned char) *p) || *p == '_' || *p == '$' || IS_HIGHBIT_SET(*p)))
@@ -357,6 +357,12 @@ check_distance(const char *argument, const Interval *span)
 		ereport(ERROR,
 				(errcode(ERRCODE_RB_INVALID_MAPPING),
 				 errmsg("%s must not be negative", argument)));
+	if (span && (span->month > 12 * 1000 || span->day > 366 * 1000 ||
+				 span->time > 366 * 1000 * USECS_PER_DAY))
+		ereport(ERROR,
+				(errcode(ERRCODE_RB_INVALID_MAPPING),
+				 errmsg("%s must not be more than 1000 years", argument),
+				 errhint("NULL is no limit.")));
 }
 
 /* Check everything that was given against the table, and fill in the meaning. */

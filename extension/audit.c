@@ -83,7 +83,12 @@ static void
 apply(AccountWalk *walk, int32 ledger_account, int64 amount)
 {
 	if (ledger_account >= LEDGER_BUCKET(0) && ledger_account < LEDGER_BUCKET(NUM_BUCKETS))
-		walk->balance[ledger_account - LEDGER_BUCKET(0)] += amount;
+	{
+		int64	   *balance = &walk->balance[ledger_account - LEDGER_BUCKET(0)];
+
+		/* damaged amounts may overflow: wrap, the comparison will tell */
+		*balance = (int64) ((uint64) *balance + (uint64) amount);
+	}
 }
 
 static void

@@ -205,12 +205,14 @@ audit_source(Store *store, ReturnSetInfo *result, Source *source)
 	TableScanDesc scan;
 	bool		guarded;
 
-	(void) rules_generation(store);
-	guarded = source->has_expressions || rules_have_expressions();
 	a.rel = table_open(source->relid, AccessShareLock);
 	a.accrual = table_open(store->tables[ST_ACCRUAL], AccessShareLock);
 	a.account = table_open(store->tables[ST_ACCOUNT], AccessShareLock);
 	a.snapshot = RegisterSnapshot(GetLatestSnapshot());
+
+	/* rules are at least as new as the orders that the snapshot sees */
+	(void) rules_generation(store);
+	guarded = source->has_expressions || rules_have_expressions();
 	a.slot = table_slot_create(a.rel, NULL);
 	scan = table_beginscan(a.rel, a.snapshot, 0, NULL);
 	while (table_scan_getnextslot(scan, ForwardScanDirection, a.slot))

@@ -168,6 +168,7 @@ decide_stretch(void *arg)
 	while (s->n < s->limit)
 	{
 		RowResult  *result = &s->results[s->n];
+		OrderItem  *known;
 		char	   *key;
 
 		CHECK_FOR_INTERRUPTS();
@@ -210,7 +211,9 @@ decide_stretch(void *arg)
 			result->decision = copy_decision(d);
 			MemoryContextSwitchTo(s->row_context);
 		}
-		result->key = MemoryContextStrdup(collection.context, key);
+		/* an item that is there has its key */
+		known = collection_find(source->source_id, key);
+		result->key = known ? known->key : MemoryContextStrdup(collection.context, key);
 		s->n++;
 	}
 	MemoryContextSwitchTo(old);
@@ -289,6 +292,7 @@ typedef struct Replay
 	HeapTuple  *rows;
 	int			nrows;
 	int			at;
+	int			end;			/* rows before it may be taken */
 } Replay;
 
 static bool
@@ -296,7 +300,7 @@ replay_next(CollectBatch *batch)
 {
 	Replay	   *replay = batch->next_arg;
 
-	if (replay->at == replay->nrows)
+	if (replay->at == replay->end)
 		return false;
 	ExecForceStoreHeapTuple(replay->rows[replay->at++], batch->slot, false);
 	return true;
@@ -329,7 +333,7 @@ collect_guarded(CollectBatch *batch, Stretch *s)
 		batch->next = replay_next;
 		batch->next_arg = &replay;
 
-		s->limit = replay.nrows;
+		s->limit = replay.end = replay.nrows;
 		error = run_guarded(batch->store, decide_stretch, s);
 		if (error == NULL)
 			keep_results(s);
@@ -338,6 +342,7 @@ collect_guarded(CollectBatch *batch, Stretch *s)
 			for (int i = 0; i < replay.nrows; i++)
 			{
 				replay.at = i;
+				replay.end = i + 1;
 				s->n = 0;
 				s->limit = 1;
 				error = run_guarded(batch->store, decide_stretch, s);

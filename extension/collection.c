@@ -14,9 +14,11 @@
 #include "utils/memutils.h"
 
 #include "collect_internal.h"
+#include "guard.h"
 
 /* Orders remembered as touched after posting; beyond, all count as touched */
 #define MAX_REMEMBERED 4096
+#define MAX_REMEMBERED_MEMORY (1024 * 1024)
 
 typedef struct ItemKey
 {
@@ -210,7 +212,9 @@ forget_items(SubTransactionId sub)
 		item->created_sub = olditem->created_sub;
 		item->changed_sub = olditem->changed_sub;
 		item->state = olditem->state;
-		item->state.decision = NULL;
+		old = MemoryContextSwitchTo(collection.context);
+		item->state.decision = olditem->state.failed ? copy_decision(olditem->state.decision) : NULL;
+		MemoryContextSwitchTo(old);
 		item->state.facts = NULL;
 	}
 	for (int i = 0; i < noldundos; i++)
@@ -240,7 +244,8 @@ collection_posted(void)
 		if (!collection.items[i]->state.posted)
 			collection_change(collection.items[i])->posted = true;
 	}
-	if (collection.n > MAX_REMEMBERED)
+	if (collection.n > MAX_REMEMBERED ||
+		MemoryContextMemAllocated(collection.context, true) > MAX_REMEMBERED_MEMORY)
 		forget_items(GetCurrentSubTransactionId());
 	collection.first_unposted = collection.n;
 }
@@ -290,7 +295,8 @@ collect_at_subcommit(SubTransactionId my, SubTransactionId parent)
 void
 collect_at_subabort(SubTransactionId my)
 {
-	collection.flushing = false;
+	if (!guard_rolling_back())
+		collection.flushing = false;
 	while (nundos > 0 && undos[nundos - 1].sub == my)
 	{
 		Undo	   *undo = &undos[--nundos];

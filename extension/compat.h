@@ -30,6 +30,11 @@
 	index_beginscan(heap, index, snapshot, nkeys, 0)
 #endif
 
+/* What an update means for the indexes of a table */
+#define UPDATE_NO_INDEX				0
+#define UPDATE_ALL_INDEXES			1
+#define UPDATE_SUMMARIZING_INDEXES	2
+
 /*
  * 16: heap_update tells which indexes need entries; before, the tuple does.
  * A macro, so that this header needs no access method's headers.
@@ -40,7 +45,8 @@
 		TU_UpdateIndexes which_; \
 		TM_Result	result_ = heap_update(rel, tid, tuple, cid, crosscheck, wait, tmfd, \
 										  lockmode, &which_); \
-		*(update) = result_ == TM_Ok && which_ != TU_None; \
+		*(update) = result_ != TM_Ok || which_ == TU_None ? UPDATE_NO_INDEX : \
+			which_ == TU_Summarizing ? UPDATE_SUMMARIZING_INDEXES : UPDATE_ALL_INDEXES; \
 		result_; \
 	})
 #else
@@ -48,9 +54,23 @@
 	({ \
 		TM_Result	result_ = heap_update(rel, tid, tuple, cid, crosscheck, wait, tmfd, \
 										  lockmode); \
-		*(update) = result_ == TM_Ok && !HeapTupleIsHeapOnly(tuple); \
+		*(update) = result_ == TM_Ok && !HeapTupleIsHeapOnly(tuple) ? \
+			UPDATE_ALL_INDEXES : UPDATE_NO_INDEX; \
 		result_; \
 	})
+#endif
+
+#if PG_VERSION_NUM >= 160000
+#define index_is_summarizing(info)	((info)->ii_Summarizing)
+#else
+#define index_is_summarizing(info)	false
+#endif
+
+/* 17: an index access method may keep something from insert to insert */
+#if PG_VERSION_NUM >= 170000
+#define index_insert_cleanup_compat(index, info) index_insert_cleanup(index, info)
+#else
+#define index_insert_cleanup_compat(index, info) ((void) (info))
 #endif
 
 /* GROUP BY ALL leaves no group clause behind; needs nodes/parsenodes.h */

@@ -140,10 +140,10 @@ evaluate(Source *source, OrderImage *image, RuleVersion *v, Applicable *result)
 					return false;
 				}
 				result->base = DatumGetNumericCopy(base);
-				if (!arith_is_finite(result->base))
+				if (!arith_is_finite(result->base) || !arith_is_bounded(result->base))
 					ereport(ERROR,
 							(errcode(ERRCODE_RB_ORDER_FAILED),
-							 errmsg("the base of a rule is not a finite number"),
+							 errmsg("the base of a rule is not a finite number of sane size"),
 							 errdetail("The base is %s.", v->base)));
 				/* a base of the other sign than the amount counts as zero */
 				result->base = arith_sign(result->base) * sign < 0 ?

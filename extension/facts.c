@@ -118,11 +118,16 @@ bool
 facts_fetch_row(Source *source, Relation rel, const char *key, Snapshot snapshot,
 				TupleTableSlot *slot)
 {
-	Relation	index = index_open(source->key_index, AccessShareLock);
-	char	  **parts = key_parts(source, key);
+	Relation	index;
+	char	  **parts;
 	ScanKeyData keys[INDEX_MAX_KEYS];
 	IndexScanDesc scan;
 	bool		found;
+
+	if (strncmp(key, LONG_KEY_PREFIX, strlen(LONG_KEY_PREFIX)) == 0)
+		return false;
+	index = index_open(source->key_index, AccessShareLock);
+	parts = key_parts(source, key);
 
 	for (int i = 0; i < source->nkeys; i++)
 	{

@@ -11,6 +11,14 @@
 #include "expr.h"
 #include "guard.h"
 
+static bool rolling_back = false;
+
+bool
+guard_rolling_back(void)
+{
+	return rolling_back;
+}
+
 /* Errors of a row; all others are of the system and stop the statement */
 static bool
 may_set_aside(int sqlerrcode)
@@ -60,7 +68,9 @@ run_guarded(Store *store, void (*fn) (void *), void *arg)
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		FlushErrorState();
+		rolling_back = true;
 		RollbackAndReleaseCurrentSubTransaction();
+		rolling_back = false;
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
 		if (!may_set_aside(error->sqlerrcode))

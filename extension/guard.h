@@ -15,4 +15,10 @@
  */
 extern ErrorData *run_guarded(Store *store, void (*fn) (void *), void *arg);
 
+/*
+ * Whether the subtransaction that is rolled back is a guard's own: nothing was
+ * written in it, and what goes on around it goes on.
+ */
+extern bool guard_rolling_back(void);
+
 #endif							/* REBATE_GUARD_H */

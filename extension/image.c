@@ -4,12 +4,15 @@
  */
 #include "rebate.h"
 
-#include "miscadmin.h"
+#include "common/hashfn.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
 #include "arith.h"
 #include "order.h"
+
+/* Longest key and member, in bytes: an index row has a limit */
+#define MAX_KEY_LENGTH 2000
 
 /* The row cannot be decided: remember why, once. */
 static void
@@ -23,9 +26,8 @@ fail(OrderImage *image, const char *error, const char *detail)
 	}
 }
 
-/* Canonical key of the row in "slot". */
-char *
-image_key(Source *source, TupleTableSlot *slot)
+static char *
+full_key(Source *source, TupleTableSlot *slot)
 {
 	char	  **parts;
 	bool		isnull;
@@ -46,6 +48,27 @@ image_key(Source *source, TupleTableSlot *slot)
 	return canon_key(source->nkeys, parts);
 }
 
+/*
+ * What stands for a key that does not fit into an index of the store.  Equal
+ * keys have equal stand-ins; the row cannot be found by it, and fails.
+ */
+static char *
+stand_in(const char *key)
+{
+	return psprintf(LONG_KEY_PREFIX "%016lx%016lx",
+					(unsigned long) hash_bytes_extended((const unsigned char *) key, strlen(key), 1),
+					(unsigned long) hash_bytes_extended((const unsigned char *) key, strlen(key), 2));
+}
+
+/* Canonical key of the row in "slot". */
+char *
+image_key(Source *source, TupleTableSlot *slot)
+{
+	char	   *key = full_key(source, slot);
+
+	return strlen(key) > MAX_KEY_LENGTH ? stand_in(key) : key;
+}
+
 /* Whether the order time of a row is before the attachment's "since". */
 bool
 image_is_old(Source *source, TupleTableSlot *slot)
@@ -57,6 +80,13 @@ image_is_old(Source *source, TupleTableSlot *slot)
 		return false;
 	value = expr_eval(&source->order_time, slot, &isnull);
 	return !isnull && DatumGetTimestampTz(value) < source->since;
+}
+
+/* Years 1 to 9999: room for holds and limits on both sides */
+static bool
+in_calendar(TimestampTz moment)
+{
+	return moment > -1999 * (int64) 366 * USECS_PER_DAY && moment < 7999 * (int64) 365 * USECS_PER_DAY;
 }
 
 /* A number that is mapped: NULL, or finite; else the row fails. */
@@ -73,6 +103,11 @@ read_number(OrderExpr *expr, TupleTableSlot *slot, OrderImage *image, const char
 	if (!arith_is_finite(result))
 	{
 		fail(image, psprintf("%s is not a finite number", what), NULL);
+		return NULL;
+	}
+	if (!arith_is_bounded(result))
+	{
+		fail(image, psprintf("%s has too many digits", what), NULL);
 		return NULL;
 	}
 	return result;
@@ -167,8 +202,15 @@ image_read(Store *store, Source *source, TupleTableSlot *slot, OrderImage *image
 		return;
 	}
 
+	if (strncmp(image->key, LONG_KEY_PREFIX, strlen(LONG_KEY_PREFIX)) == 0)
+		fail(image, "the key is too long", NULL);
 	value = expr_eval(&source->member, slot, &isnull);
 	image->member = isnull ? NULL : canon_text(&source->member_canon, value);
+	if (image->member && strlen(image->member) > MAX_KEY_LENGTH)
+	{
+		fail(image, "the member is too long", NULL);
+		image->member = NULL;
+	}
 
 	image->amount = read_number(&source->amount, slot, image, "the amount");
 	if (image->amount == NULL)
@@ -199,8 +241,8 @@ image_read(Store *store, Source *source, TupleTableSlot *slot, OrderImage *image
 		value = expr_eval(&source->order_time, slot, &isnull);
 		if (isnull)
 			fail(image, "the order time is null", NULL);
-		else if (TIMESTAMP_NOT_FINITE(DatumGetTimestampTz(value)))
-			fail(image, "the order time is infinite", NULL);
+		else if (!in_calendar(DatumGetTimestampTz(value)))
+			fail(image, "the order time is out of range", NULL);
 		else
 		{
 			image->has_order_time = true;
@@ -210,7 +252,9 @@ image_read(Store *store, Source *source, TupleTableSlot *slot, OrderImage *image
 	if (source->has_confirmed_at)
 	{
 		value = expr_eval(&source->confirmed_at, slot, &isnull);
-		if (!isnull && !TIMESTAMP_NOT_FINITE(DatumGetTimestampTz(value)))
+		if (!isnull && !in_calendar(DatumGetTimestampTz(value)))
+			fail(image, "the confirmed time is out of range", NULL);
+		else if (!isnull)
 		{
 			image->has_confirmed_at = true;
 			image->confirmed_at = DatumGetTimestampTz(value);

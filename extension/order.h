@@ -109,6 +109,9 @@ typedef struct Decision
 	const char *error_detail;
 } Decision;
 
+/* Begins the stand-in of a key that is too long to be kept */
+#define LONG_KEY_PREFIX "(too long) "
+
 /* image.c: read a row; never raises unless an expression does */
 extern void image_read(Store *store, Source *source, TupleTableSlot *slot, OrderImage *image);
 extern bool image_is_old(Source *source, TupleTableSlot *slot);

@@ -4,7 +4,8 @@
  *
  * A posting goes through its accounts in the order of their ids, after making
  * those that are missing in the order of their names.  So two postings never
- * wait for each other in a circle.  Where accruals exist already, all accounts
+ * wait for each other in a circle, unless a transaction has so many orders that it
+ * posts them in parts.  Where accruals exist already, all accounts
  * are locked first and the accruals read again under a snapshot taken after the
  * locks: the clock or a person may have moved their money meanwhile.  Where none
  * exist (new orders) the update of the account is the lock: what it is based on
@@ -206,11 +207,12 @@ form_accrual(Posting *p, PostOrder *order, int64 accrual_id, int64 account_id, W
 	return heap_form_tuple(RelationGetDescr(p->accrual_table.rel), values, nulls);
 }
 
-/* Whether two nullable values of a fixed-length type differ */
+/* Whether two nullable times differ */
 static inline bool
 differs(Datum a, bool anull, Datum b, bool bnull)
 {
-	return anull != bnull || (!anull && a != b);
+	return anull != bnull ||
+		(!anull && DatumGetTimestampTz(a) != DatumGetTimestampTz(b));
 }
 
 /*

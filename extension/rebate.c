@@ -9,6 +9,7 @@
 
 #include "collect.h"
 #include "expr.h"
+#include "guard.h"
 #include "rules.h"
 #include "source.h"
 #include "store.h"
@@ -71,8 +72,11 @@ subxact_callback(SubXactEvent event, SubTransactionId my, SubTransactionId paren
 			break;
 		case SUBXACT_EVENT_ABORT_SUB:
 			collect_at_subabort(my);
-			rules_at_abort();
-			store_at_abort();
+			if (!guard_rolling_back())
+			{
+				rules_at_abort();
+				store_at_abort();
+			}
 			break;
 		default:
 			break;

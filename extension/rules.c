@@ -432,20 +432,31 @@ rules_lookup(Store *store, int32 scope_id, const char *key, int keylen)
 void
 rules_compile(RuleVersion *version, Source *source)
 {
-	Relation	rel;
+	MemoryContext context;
 	MemoryContext old;
+	OrderExpr	condition = {0};
+	OrderExpr	base = {0};
+	Relation	rel;
 
 	if (version->compiled_for == source->build)
 		return;
-	memset(&version->condition_expr, 0, sizeof(OrderExpr));
-	memset(&version->base_expr, 0, sizeof(OrderExpr));
+
+	/* built aside: an error leaves nothing behind */
+	context = AllocSetContextCreate(CurrentMemoryContext, "rebate rule", ALLOCSET_SMALL_SIZES);
+	old = MemoryContextSwitchTo(context);
 	rel = table_open(source->relid, AccessShareLock);
-	old = MemoryContextSwitchTo(cache_context);
 	if (version->condition)
-		expr_load(rel, "condition", version->condition, BOOLOID, &version->condition_expr);
+		expr_load(rel, "condition", version->condition, BOOLOID, &condition);
 	if (version->base)
-		expr_load(rel, "base", version->base, NUMERICOID, &version->base_expr);
-	MemoryContextSwitchTo(old);
+		expr_load(rel, "base", version->base, NUMERICOID, &base);
 	table_close(rel, NoLock);
+	MemoryContextSwitchTo(old);
+
+	if (version->compiled)
+		MemoryContextDelete(version->compiled);
+	MemoryContextSetParent(context, cache_context);
+	version->compiled = context;
+	version->condition_expr = condition;
+	version->base_expr = base;
 	version->compiled_for = source->build;
 }

@@ -60,6 +60,7 @@ typedef struct RuleVersion
 	char	   *base;
 	/* compiled for one build of one source */
 	uint64		compiled_for;
+	MemoryContext compiled;		/* NULL: never */
 	OrderExpr	condition_expr;
 	OrderExpr	base_expr;
 } RuleVersion;

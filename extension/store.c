@@ -311,6 +311,7 @@ store_get(bool missing_ok)
 	Oid			nspid;
 	HeapTuple	tuple;
 	Store		found;
+	uint64		counter;
 
 	if (store_valid)
 		return &store;
@@ -333,14 +334,14 @@ store_get(bool missing_ok)
 	found.owner = ((Form_pg_namespace) GETSTRUCT(tuple))->nspowner;
 	ReleaseSysCache(tuple);
 
-	find_relations(&found, nspid);
-	read_settings(&found, nspid);
-
-	/*
-	 * An invalidation may arrive while we look.  One that came earlier than
-	 * this line concerns what we have read with locks held or with a fresh
-	 * snapshot, so it can be ignored.
-	 */
+	/* an invalidation that arrives while we look may be about what was read */
+	do
+	{
+		counter = config_counter;
+		find_relations(&found, nspid);
+		found.epoch = 0;
+		read_settings(&found, nspid);
+	} while (counter != config_counter);
 	store = found;
 	store_valid = true;
 	return &store;
@@ -364,7 +365,8 @@ store_ensure_epoch(Store *s)
 
 	store_spi_begin(s, &scope);
 	values[0] = Int64GetDatum((int64) GetSystemIdentifier());
-	SPI_execute("LOCK TABLE rebate_data.epoch IN SHARE ROW EXCLUSIVE MODE", false, 0);
+	if (SPI_execute("LOCK TABLE rebate_data.epoch IN SHARE ROW EXCLUSIVE MODE", false, 0) != SPI_OK_UTILITY)
+		elog(ERROR, "could not lock the epochs");
 	if (SPI_execute_with_args("WITH last AS (SELECT epoch, system_identifier FROM rebate_data.epoch"
 							  "               ORDER BY epoch DESC LIMIT 1),"
 							  " made AS (INSERT INTO rebate_data.epoch (epoch, system_identifier)"

@@ -56,13 +56,16 @@ table_end(StoreTableDesc *table)
 	if (table->slot)
 		ExecDropSingleTupleTableSlot(table->slot);
 	for (int i = 0; i < table->nindexes; i++)
+	{
+		index_insert_cleanup_compat(table->indexes[i], table->infos[i]);
 		index_close(table->indexes[i], NoLock);
+	}
 	/* locks stay until the end of the transaction, as after any write */
 	table_close(table->rel, NoLock);
 }
 
 static void
-insert_index_entries(StoreTableDesc *table, HeapTuple tuple)
+insert_index_entries(StoreTableDesc *table, HeapTuple tuple, bool only_summarizing)
 {
 	Datum		values[INDEX_MAX_KEYS];
 	bool		isnull[INDEX_MAX_KEYS];
@@ -74,7 +77,8 @@ insert_index_entries(StoreTableDesc *table, HeapTuple tuple)
 	{
 		Relation	index = table->indexes[i];
 
-		if (!table->infos[i]->ii_ReadyForInserts)
+		if (!table->infos[i]->ii_ReadyForInserts ||
+			(only_summarizing && !index_is_summarizing(table->infos[i])))
 			continue;
 		FormIndexDatum(table->infos[i], table->slot, NULL, values, isnull);
 		index_insert(index, values, isnull, &tuple->t_self, table->rel,
@@ -88,7 +92,7 @@ void
 table_insert(StoreTableDesc *table, HeapTuple tuple)
 {
 	heap_insert(table->rel, tuple, GetCurrentCommandId(true), 0, NULL);
-	insert_index_entries(table, tuple);
+	insert_index_entries(table, tuple, false);
 }
 
 TM_Result
@@ -97,12 +101,23 @@ table_replace(StoreTableDesc *table, ItemPointer tid, HeapTuple tuple)
 	TM_FailureData tmfd;
 	LockTupleMode lockmode;
 	TM_Result	result;
-	bool		update_indexes;
+	int			update_indexes;
 
+	/*
+	 * With a snapshot of the whole transaction, what it cannot see must not be
+	 * updated: it would then see both versions.
+	 */
 	result = heap_update_compat(table->rel, tid, tuple, GetCurrentCommandId(true),
-								InvalidSnapshot, true, &tmfd, &lockmode, &update_indexes);
-	if (result == TM_Ok && update_indexes)
-		insert_index_entries(table, tuple);
+								IsolationUsesXactSnapshot() ? GetTransactionSnapshot() :
+								InvalidSnapshot,
+								true, &tmfd, &lockmode, &update_indexes);
+	if (result == TM_Ok && update_indexes != UPDATE_NO_INDEX)
+		insert_index_entries(table, tuple, update_indexes == UPDATE_SUMMARIZING_INDEXES);
+	if (result == TM_Updated && IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not serialize access due to concurrent update of a rebate"),
+				 errhint("Try the transaction again.")));
 	return result;
 }
 

@@ -307,7 +307,7 @@ rebate_collect(PG_FUNCTION_ARGS)
 	bool		matters = true;
 	bool		keys = false;
 
-	if (rebate_mode == MODE_OFF)
+	if (rebate_mode == MODE_OFF && CALLED_AS_TRIGGER(fcinfo))
 		return PointerGetDatum(NULL);
 
 	batch.source = trigger_source(fcinfo, &batch.store);
@@ -330,11 +330,12 @@ rebate_collect(PG_FUNCTION_ARGS)
 		batch.next_arg = trigger->tg_oldtable;
 		batch.archived = batch.source->on_delete == LEAVE_KEEP;
 	}
-	if (batch.next_arg == NULL ||
+	if (!TRIGGER_FIRED_AFTER(trigger->tg_event) || batch.next_arg == NULL ||
 		(batch.event == COLLECT_UPDATE && trigger->tg_oldtable == NULL))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("trigger \"%s\" has no transition table", trigger->tg_trigger->tgname),
+				 errmsg("trigger \"%s\" must be fired after the event, with transition tables",
+						trigger->tg_trigger->tgname),
 				 errhint("rebate.attach() creates the triggers.")));
 
 	if (batch.source->key_broken)
@@ -380,13 +381,19 @@ rebate_collect_truncate(PG_FUNCTION_ARGS)
 	Store	   *store;
 	Source	   *source;
 	CollectBatch batch = {0};
-	Relation	rel = trigger->tg_relation;
+	Relation	rel;
 
-	if (rebate_mode == MODE_OFF)
+	if (rebate_mode == MODE_OFF && CALLED_AS_TRIGGER(fcinfo))
 		return PointerGetDatum(NULL);
 	source = trigger_source(fcinfo, &store);
 	if (source == NULL)
 		return PointerGetDatum(NULL);
+	if (!TRIGGER_FIRED_BEFORE(trigger->tg_event) || !TRIGGER_FIRED_BY_TRUNCATE(trigger->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("trigger \"%s\" must be fired before TRUNCATE", trigger->tg_trigger->tgname),
+				 errhint("rebate.attach() creates the triggers.")));
+	rel = trigger->tg_relation;
 	if (source->on_truncate == LEAVE_REFUSE)
 		ereport(ERROR,
 				(errcode(ERRCODE_RB_TRUNCATE_REFUSED),
