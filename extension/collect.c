@@ -240,7 +240,11 @@ decide_touched(Store *store)
 		}
 		if (a.source == NULL)
 		{
-			/* detached meanwhile, by this transaction, or its key changed */
+			/* detached, dropped, or robbed of its key by this transaction */
+			ereport(WARNING,
+					(errcode(ERRCODE_RB_NOT_ATTACHED),
+					 errmsg("order %s goes without a rebate, since its table is no longer attached",
+							item->key)));
 			state->posted = true;
 			continue;
 		}
@@ -338,6 +342,7 @@ int64
 collect_flush(void)
 {
 	Store	   *store;
+	bool		read_only;
 	MemoryContext old;
 	PostOrder  *orders;
 	int			n = 0;
@@ -346,6 +351,10 @@ collect_flush(void)
 		return 0;
 	store = store_get(false);
 	collection.flushing = true;
+
+	/* orders were written: that the transaction is read-only since is no matter */
+	read_only = XactReadOnly;
+	XactReadOnly = false;
 
 	/* our own statement's rows must be visible to what is read again */
 	CommandCounterIncrement();
@@ -372,6 +381,7 @@ collect_flush(void)
 	}
 	MemoryContextSwitchTo(old);
 	collection_posted();
+	XactReadOnly = read_only;
 	collection.flushing = false;
 	return n;
 }

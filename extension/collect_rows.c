@@ -86,6 +86,18 @@ row_is_old(CollectBatch *batch, const char *key, OrderFacts *facts)
 		return true;
 	rel = table_open(batch->source->relid, AccessShareLock);
 	result = existed_before(batch->source, rel, key);
+	if (!result && batch->event == COLLECT_UPDATE)
+	{
+		/* a row of an inheritance child is none of this table's */
+		Snapshot	snapshot;
+		TupleTableSlot *slot = table_slot_create(rel, NULL);
+
+		CommandCounterIncrement();
+		snapshot = RegisterSnapshot(GetLatestSnapshot());
+		result = !facts_fetch_row(batch->source, rel, key, snapshot, slot);
+		UnregisterSnapshot(snapshot);
+		ExecDropSingleTupleTableSlot(slot);
+	}
 	table_close(rel, NoLock);
 	return result;
 }

@@ -16,6 +16,12 @@
 #include "order.h"
 #include "rules.h"
 
+/*
+ * The largest rebate, in minor units: thousands of them fit into a balance, so
+ * that one mistyped order does not block its member.
+ */
+#define MAX_REBATE INT64CONST(1000000000000000)
+
 DecideTrace decide_trace = NULL;
 void	   *decide_trace_arg = NULL;
 
@@ -303,7 +309,7 @@ longer_than_hour(const Interval *span)
 		(span->month > 0 || span->day > 1 || span->time > USECS_PER_HOUR);
 }
 
-/* Rules on how far from now an order time may be. */
+/* Rules on how far from now an order time may be, in the programme's zone. */
 static bool
 order_time_allowed(DecideContext *context, OrderImage *image, OrderFacts *facts, Decision *d)
 {
@@ -316,9 +322,12 @@ order_time_allowed(DecideContext *context, OrderImage *image, OrderFacts *facts,
 		!(image->order_time > d->first_seen - USECS_PER_HOUR &&
 		  longer_than_hour(&source->max_backdate)))
 	{
-		TimestampTz limit = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_mi_interval,
-																	TimestampTzGetDatum(d->first_seen),
-																	IntervalPGetDatum(&source->max_backdate)));
+		Interval	back = {
+			.time = -source->max_backdate.time,
+			.day = -source->max_backdate.day,
+			.month = -source->max_backdate.month
+		};
+		TimestampTz limit = local_plus(context->store, d->first_seen, &back);
 
 		if (image->order_time < limit)
 		{
@@ -329,9 +338,7 @@ order_time_allowed(DecideContext *context, OrderImage *image, OrderFacts *facts,
 	}
 	if (source->has_max_future && image->order_time > context->now)
 	{
-		TimestampTz limit = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
-																	TimestampTzGetDatum(context->now),
-																	IntervalPGetDatum(&source->max_future)));
+		TimestampTz limit = local_plus(context->store, context->now, &source->max_future);
 
 		if (image->order_time > limit)
 		{
@@ -439,7 +446,8 @@ make_wishes(DecideContext *context, OrderImage *image, Decision *d, Applicable *
 		wish->expense = v->expense;
 		wish->base = rules[i].base;
 		if (after_refunds(source, image, &rules[i], refunded, net, &exact) &&
-			!arith_round(exact, image->currency->scale, v->rounding, &wish->amount))
+			(!arith_round(exact, image->currency->scale, v->rounding, &wish->amount) ||
+			 wish->amount > MAX_REBATE))
 		{
 			d->nwishes = 0;
 			fail(d, ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, "the rebate is out of range", NULL);

@@ -159,6 +159,13 @@ facts_fetch_row(Source *source, Relation rel, const char *key, Snapshot snapshot
 	found = index_getnext_slot(scan, ForwardScanDirection, slot);
 	if (found)
 		ExecMaterializeSlot(slot);
+
+	/* the key's type may have changed since: then it is another order's row */
+	if (found && strcmp(image_key(source, slot), key) != 0)
+	{
+		ExecClearTuple(slot);
+		found = false;
+	}
 	index_endscan(scan);
 	index_close(index, AccessShareLock);
 	return found;

@@ -32,7 +32,7 @@ FROM pg_class c WHERE c.relnamespace = 'rebate'::regnamespace ORDER BY 1;
 SELECT p.proname FROM pg_proc p
 WHERE p.pronamespace = 'rebate'::regnamespace
   AND (obj_description(p.oid, 'pg_proc') IS NULL
-	   OR has_function_privilege('public', p.oid, 'EXECUTE') AND p.proname <> 'flush');
+	   OR has_function_privilege('public', p.oid, 'EXECUTE'));
 -- nothing is granted on the store or its views
 SELECT c.relname FROM pg_class c
 WHERE c.relnamespace IN ('rebate_data'::regnamespace, 'rebate'::regnamespace)

@@ -1,8 +1,10 @@
 -- Reading.  Each function checks its caller: superusers and members of the
--- store owner's role.  flush() is harmless: it posts what would be posted anyway.
+-- store owner's role.  flush() posts what would be posted anyway, but it holds the
+-- members' accounts from then on: who needs it is granted it.
 CREATE FUNCTION rebate.flush() RETURNS bigint
 AS 'MODULE_PATHNAME', 'rebate_flush' LANGUAGE C STRICT VOLATILE;
 COMMENT ON FUNCTION rebate.flush() IS 'posts the orders that this transaction has collected; returns their number';
+REVOKE ALL ON FUNCTION rebate.flush() FROM PUBLIC;
 
 CREATE FUNCTION rebate.balance(member text, currency text DEFAULT NULL, at timestamptz DEFAULT NULL)
 RETURNS TABLE (member text, currency text, tracked numeric, pending numeric, maturing numeric,
