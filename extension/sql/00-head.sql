@@ -15,3 +15,5 @@ BEGIN
 	END IF;
 END
 $$;
+
+COMMENT ON SCHEMA rebate IS 'rebates on order tables: functions, and views over the ledger';
