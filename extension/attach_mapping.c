@@ -49,7 +49,8 @@ column_number(Relation rel, const char *name)
 static bool
 is_bare_name(const char *text)
 {
-	if (!((text[0] >= 'a' && text[0] <= 'z') || (text[0] >= 'A' && text[0] <= 'Z') || text[0] == '_' || IS_HIGHBIT_SET(text[0])))
+	if (!((text[0] >= 'a' && text[0] <= 'z') || (text[0] >= 'A' && text[0] <= 'Z') ||
+		  text[0] == '_' || IS_HIGHBIT_SET(text[0])))
 		return false;
 	for (const char *p = text; *p; p++)
 		if (!(isalnum((unsigned char) *p) || *p == '_' || *p == '$' || IS_HIGHBIT_SET(*p)))

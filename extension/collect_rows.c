@@ -3,9 +3,10 @@
  *	  Decides the rows of a statement and puts them into the collection.
  *
  * An order is decided from the image its statement gave when it is touched for
- * the first time.  Images are only candidates: a user's trigger may change the new row again, and then
- * that change reaches us before the statement that made the row.  So an order touched more
- * than once is read again from its table when it is posted.
+ * the first time.  Images are only candidates: a user's trigger may change the
+ * new row again, and then that change reaches us before the statement that made
+ * the row.  So an order touched more than once is read again from its table when
+ * it is posted.
  */
 #include "rebate.h"
 

@@ -13,22 +13,14 @@
  */
 #include "rebate.h"
 
-#include "access/genam.h"
 #include "access/heapam.h"
 #include "access/htup_details.h"
-#include "access/table.h"
-#include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "common/int.h"
-#include "executor/spi.h"
-#include "miscadmin.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
 #include "utils/datetime.h"
-#include "utils/fmgroids.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -123,8 +115,9 @@ add_movement(PostAccount *account, const Movement *what, char kind, int from, in
 /*
  * The movements that take an accrual from "posted" in bucket "from" to "target"
  * in bucket "to".  What is earned less leaves first, then the rest moves, then
- * what is earned more comes ("what" names order, accrual and posting).  Tracked money is a memo: it never moves into a
- * liability but is taken back there and earned here.
+ * what is earned more comes ("what" names order, accrual and posting).  Tracked
+ * money is a memo: it never moves into a liability but is taken back there and
+ * earned here.
  */
 static void
 move_accrual(PostAccount *account, const Movement *what, int64 posted, int from, int64 target,

@@ -90,7 +90,8 @@ typedef struct Source
 
 /*
  * The source of a relation, or NULL if it is not attached.  The pointer stays
- * good until the end of the current command of ours: invalidation only marks.
+ * good until the end of the transaction: invalidation only marks, and what is
+ * replaced is freed then.
  */
 extern Source *source_get(Store *store, Oid relid);
 

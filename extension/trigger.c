@@ -159,9 +159,10 @@ named_columns_matter(Bitmapset *columns, TriggerData *trigger)
 /*
  * What an UPDATE changed: whether anything that rebates depend on, and whether a
  * key.  To name a mapped column is enough, so that a person can have an order
- * decided again.  Not to name one is not: a BEFORE trigger may change more, and of a statement that updates the table in two places the trigger is told
- * those of one.  Both transition tables have their rows in one order; if not, a
- * key differs, and they are matched by key.
+ * decided again.  Not to name one is not: a BEFORE trigger may change more, and
+ * of a statement that updates the table in two places the trigger is told those
+ * of one.  Both transition tables have their rows in one order; if not, a key
+ * differs, and they are matched by key.
  */
 static void
 compare_images(Source *source, TriggerData *trigger, TupleTableSlot *newslot,
