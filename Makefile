@@ -38,8 +38,10 @@ override with_llvm := no
 
 PG_CONFIG  ?= pg_config
 PGXS       := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
+# Debian's package of the client brings the makefiles, but no headers.
+SERVER_HEADERS := $(wildcard $(shell $(PG_CONFIG) --includedir-server 2>/dev/null)/postgres.h)
 
-ifneq (,$(wildcard $(PGXS)))
+ifneq (,$(and $(wildcard $(PGXS)),$(SERVER_HEADERS)))
 
 include $(PGXS)
 
@@ -60,7 +62,7 @@ else
 # Nothing to build with yet. The targets below still work: they install what is missing, or say what it is.
 .DEFAULT_GOAL := all
 all install installcheck uninstall clean:
-	@echo "$(PG_CONFIG) does not lead to the server's build files (PGXS)." >&2
+	@echo "$(PG_CONFIG) does not lead to the server's build files (PGXS and headers)." >&2
 	@echo "Debian: apt-get install postgresql-server-dev-NN; or set PG_CONFIG. 'make test' and 'make demo' install what is missing." >&2
 	@exit 1
 
