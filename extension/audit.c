@@ -18,7 +18,7 @@
 #include "api.h"
 #include "audit.h"
 #include "collect.h"
-#include "post_internal.h"
+#include "ledger_scan.h"
 #include "rules.h"
 
 PG_FUNCTION_INFO_V1(rebate_audit);
@@ -92,32 +92,10 @@ apply(AccountWalk *walk, int32 ledger_account, int64 amount)
 }
 
 static void
-check_entry(AccountWalk *walk, TupleTableSlot *slot)
+check_entry(AccountWalk *walk, const LedgerEntry *entry)
 {
-	EntryFields e = {0};
+	EntryFields e = entry->fields;
 	bool		known_kind;
-
-	slot_getallattrs(slot);
-#define FIELD(n) (slot->tts_values[(n) - 1])
-	e.account_id = DatumGetInt64(FIELD(EN_ACCOUNT_ID));
-	e.seq = DatumGetInt64(FIELD(EN_SEQ));
-	e.amount = DatumGetInt64(FIELD(EN_AMOUNT));
-	e.posted_at = DatumGetTimestampTz(FIELD(EN_POSTED_AT));
-	e.event_at = DatumGetTimestampTz(FIELD(EN_EVENT_AT));
-	e.xid = DatumGetInt64(FIELD(EN_XID));
-	e.debit = DatumGetInt32(FIELD(EN_DEBIT));
-	e.credit = DatumGetInt32(FIELD(EN_CREDIT));
-	e.epoch = DatumGetInt32(FIELD(EN_EPOCH));
-	e.effective_date = DatumGetDateADT(FIELD(EN_EFFECTIVE_DATE));
-	e.book_date = DatumGetDateADT(FIELD(EN_BOOK_DATE));
-	e.rule_id = DatumGetInt32(FIELD(EN_RULE_ID));
-	e.kind = DatumGetChar(FIELD(EN_KIND));
-	if (!slot->tts_isnull[EN_ACCRUAL_ID - 1])
-		e.accrual_id = DatumGetInt64(FIELD(EN_ACCRUAL_ID));
-	e.posting_id = slot->tts_isnull[EN_POSTING_ID - 1] ? e.accrual_id :
-		DatumGetInt64(FIELD(EN_POSTING_ID));
-	if (!slot->tts_isnull[EN_PAYOUT_ID - 1])
-		e.payout_id = DatumGetInt64(FIELD(EN_PAYOUT_ID));
 
 	if (e.seq != walk->last_seq + 1)
 		report_entry(walk, e.seq, "sequence not dense",
@@ -134,20 +112,19 @@ check_entry(AccountWalk *walk, TupleTableSlot *slot)
 	walk->posted_at = e.posted_at;
 
 	walk->check = entry_check(walk->check, &e);
-	if (walk->check != DatumGetInt64(FIELD(EN_CHECK)))
+	if (walk->check != entry->check)
 	{
 		report_entry(walk, e.seq, "check does not match",
 					 "This entry, or one before it, is not as it was posted.");
 		/* report each break of the chain once */
-		walk->check = DatumGetInt64(FIELD(EN_CHECK));
+		walk->check = entry->check;
 	}
 
 	apply(walk, e.debit, -e.amount);
 	apply(walk, e.credit, e.amount);
 	for (int b = 0; b < NUM_BUCKETS; b++)
 	{
-		int64		after = slot->tts_isnull[EN_TRACKED - 1 + b] ? 0 :
-			DatumGetInt64(FIELD(EN_TRACKED + b));
+		int64		after = entry->balance[b];
 
 		if (after != walk->balance[b])
 		{
@@ -159,7 +136,6 @@ check_entry(AccountWalk *walk, TupleTableSlot *slot)
 		else if (after < 0 && b != BUCKET_AVAILABLE)
 			report_entry(walk, e.seq, "bucket below zero", psprintf("Bucket %d.", b));
 	}
-#undef FIELD
 }
 
 /* All entries of an account were seen: does its row say the same? */
@@ -221,46 +197,35 @@ static void
 walk_accounts(Store *store, ReturnSetInfo *result, Snapshot snapshot)
 {
 	Relation	accounts = table_open(store->tables[ST_ACCOUNT], AccessShareLock);
-	Relation	entries = table_open(store->tables[ST_ENTRY], AccessShareLock);
-	Relation	account_index = index_open(store->indexes[SI_ACCOUNT_ID], AccessShareLock);
-	Relation	entry_index = index_open(store->indexes[SI_ENTRY], AccessShareLock);
+	Relation	index = index_open(store->indexes[SI_ACCOUNT_ID], AccessShareLock);
 	TupleTableSlot *account = table_slot_create(accounts, NULL);
-	TupleTableSlot *entry = table_slot_create(entries, NULL);
-	IndexScanDesc account_scan = index_beginscan_compat(accounts, account_index, snapshot, 0);
-	IndexScanDesc entry_scan = index_beginscan_compat(entries, entry_index, snapshot, 0);
+	IndexScanDesc account_scan = index_beginscan_compat(accounts, index, snapshot, 0);
+	LedgerScan *ledger = ledger_scan_begin(store, snapshot);
+	const LedgerEntry *entry = ledger_scan_next(ledger);
 	AccountWalk walk = {.result = result};
-	bool		have_account,
-				have_entry;
+	bool		have_account;
 
 	index_rescan(account_scan, NULL, 0, NULL, 0);
-	index_rescan(entry_scan, NULL, 0, NULL, 0);
 	have_account = index_getnext_slot(account_scan, ForwardScanDirection, account);
-	have_entry = index_getnext_slot(entry_scan, ForwardScanDirection, entry);
-	while (have_account || have_entry)
+	while (have_account || entry)
 	{
 		int64		of_account = have_account ? slot_int64(account, AC_ACCOUNT_ID) : PG_INT64_MAX;
-		int64		of_entry = have_entry ? slot_int64(entry, EN_ACCOUNT_ID) : PG_INT64_MAX;
+		int64		of_entry = entry ? entry->fields.account_id : PG_INT64_MAX;
 		int64		id = Min(of_account, of_entry);
 
 		CHECK_FOR_INTERRUPTS();
 		start_account(&walk, id, of_account == id ? account : NULL);
-		while (have_entry && slot_int64(entry, EN_ACCOUNT_ID) == id)
-		{
+		for (; entry && entry->fields.account_id == id; entry = ledger_scan_next(ledger))
 			check_entry(&walk, entry);
-			have_entry = index_getnext_slot(entry_scan, ForwardScanDirection, entry);
-		}
 		finish_account(&walk);
 		if (of_account == id)
 			have_account = index_getnext_slot(account_scan, ForwardScanDirection, account);
 	}
 
-	index_endscan(entry_scan);
+	ledger_scan_end(ledger);
 	index_endscan(account_scan);
-	ExecDropSingleTupleTableSlot(entry);
 	ExecDropSingleTupleTableSlot(account);
-	index_close(entry_index, AccessShareLock);
-	index_close(account_index, AccessShareLock);
-	table_close(entries, AccessShareLock);
+	index_close(index, AccessShareLock);
 	table_close(accounts, AccessShareLock);
 }
 
@@ -281,7 +246,7 @@ static const char *const ledger_queries[] = {
 	"                     sum(amount * ((credit = 3)::int - (debit = 3)::int)),"
 	"                     sum(amount * ((credit = 4)::int - (debit = 4)::int)),"
 	"                     sum(amount * ((credit = 5)::int - (debit = 5)::int))] AS buckets"
-	"          FROM rebate_data.entry WHERE kind IN ('a', 'r', 'm')"
+	"          FROM rebate_data.ledger WHERE kind IN ('a', 'r', 'm')"
 	"         GROUP BY accrual_id, account_id) e"
 	"    ON e.accrual_id = x.accrual_id AND e.account_id = x.account_id"
 	" WHERE x.accrual_id IS NULL OR x.earned <> coalesce(e.earned, 0)"
@@ -292,7 +257,7 @@ static const char *const ledger_queries[] = {
 	/* entries that name what is not there */
 	"SELECT 'unknown ledger account', 'account ' || e.account_id || ', entry ' || e.seq,"
 	"       'Debit ' || e.debit || ', credit ' || e.credit || '.'"
-	"  FROM rebate_data.entry e"
+	"  FROM rebate_data.ledger e"
 	" WHERE NOT EXISTS (SELECT FROM rebate_data.ledger_account l WHERE l.ledger_account_id = e.debit)"
 	"    OR NOT EXISTS (SELECT FROM rebate_data.ledger_account l WHERE l.ledger_account_id = e.credit)",
 	"SELECT 'accrual of an unknown rule version', 'accrual ' || x.accrual_id,"
@@ -308,6 +273,12 @@ static const char *const ledger_queries[] = {
 	"       'Source ' || x.source_id || '.'"
 	"  FROM rebate_data.accrual x"
 	" WHERE NOT EXISTS (SELECT FROM rebate_data.source s WHERE s.source_id = x.source_id)",
+	"SELECT 'rebate without an opening entry', 'accrual ' || accrual_id, NULL"
+	"  FROM rebate_data.accrual WHERE (rule_id <> 0) <> (seq IS NOT NULL)",
+	/* one rebate of an order under one rule for one account */
+	"SELECT 'rebate twice', 'source ' || source_id || ', order ' || order_key,"
+	"       'Rule ' || rule_id || ', account ' || account_id || '.'"
+	"  FROM rebate_data.accrual GROUP BY source_id, order_key, rule_id, account_id HAVING count(*) > 1",
 	/* the facts of an order are the same in each of its rows */
 	"SELECT 'facts of an order disagree', 'source ' || source_id || ', order ' || order_key, NULL"
 	"  FROM rebate_data.accrual GROUP BY source_id, order_key"

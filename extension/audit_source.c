@@ -24,7 +24,6 @@
 #include "guard.h"
 #include "order.h"
 #include "rules.h"
-#include "post_internal.h"
 
 typedef struct SourceAudit
 {

@@ -30,6 +30,13 @@
 	index_beginscan(heap, index, snapshot, nkeys, 0)
 #endif
 
+/* 16: a relation's files are found by a locator, no longer by a node */
+#if PG_VERSION_NUM >= 160000
+#define relation_locator(rel)	((rel)->rd_locator)
+#else
+#define relation_locator(rel)	((rel)->rd_node)
+#endif
+
 /* What an update means for the indexes of a table */
 #define UPDATE_NO_INDEX				0
 #define UPDATE_ALL_INDEXES			1

@@ -682,7 +682,7 @@ explain_ledger(Explain *e)
 			"  FROM rebate_data.accrual x"
 			"  JOIN rebate_data.account a ON a.account_id = x.account_id"
 			"  JOIN rebate_data.currency c ON c.code = a.currency"
-			"  JOIN rebate_data.entry e ON e.account_id = x.account_id AND e.accrual_id = x.accrual_id"
+			"  JOIN rebate_data.ledger e ON e.account_id = x.account_id AND e.accrual_id = x.accrual_id"
 			"  JOIN rebate_data.ledger_account d ON d.ledger_account_id = e.debit"
 			"  JOIN rebate_data.ledger_account k ON k.ledger_account_id = e.credit"
 			" WHERE x.source_id = $1 AND x.order_key = $2 COLLATE \"C\""

@@ -61,6 +61,7 @@ facts_read(Store *store, Relation accrual, int32 source_id, const char *key,
 		facts->seen = true;
 		facts->order_time = row->order_time;
 		facts->flags |= row->flags;
+		facts->next_part = Max(facts->next_part, row->part + 1);
 		facts->phase = row->phase;
 		confirmed = heap_getattr(tuple, ACC_CONFIRMED_AT, RelationGetDescr(accrual), &isnull);
 		if (!isnull)

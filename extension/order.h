@@ -7,6 +7,7 @@
 #define REBATE_ORDER_H
 
 #include "rebate.h"
+#include "ledger.h"
 #include "source.h"
 #include "store.h"
 
@@ -32,34 +33,6 @@ typedef struct OrderImage
 	const char *error_detail;
 } OrderImage;
 
-/* A row of rebate_data.accrual; the start of its tuples has this layout */
-typedef struct FormData_accrual
-{
-	int64		accrual_id;
-	int64		account_id;
-	int32		source_id;
-	int32		rule_id;
-	int32		version;
-	int32		generation;
-	TimestampTz first_seen;
-	TimestampTz order_time;
-	int64		earned;
-	char		bucket;
-	char		phase;
-	int16		flags;
-} FormData_accrual;
-
-typedef FormData_accrual *Form_accrual;
-
-enum AccrualColumn
-{
-	ACC_ACCRUAL_ID = 1, ACC_ACCOUNT_ID, ACC_SOURCE_ID, ACC_RULE_ID, ACC_VERSION,
-	ACC_GENERATION, ACC_FIRST_SEEN, ACC_ORDER_TIME, ACC_EARNED, ACC_BUCKET, ACC_PHASE,
-	ACC_FLAGS, ACC_ORDER_KEY, ACC_BASE, ACC_CONFIRMED_AT, ACC_DUE, ACC_GRANTED,
-	ACC_LEVEL, ACC_LOOKED_UP
-};
-#define ACC_NATTS ACC_LOOKED_UP
-
 /* The rows of an order in rebate_data.accrual, and the facts they agree on */
 typedef struct OrderFacts
 {
@@ -73,6 +46,7 @@ typedef struct OrderFacts
 	TimestampTz confirmed_at;
 	int			nrows;
 	HeapTuple  *rows;			/* copies, t_self set */
+	int			next_part;		/* of a row to come */
 } OrderFacts;
 
 /* What one rule should have paid */

@@ -9,6 +9,7 @@
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "executor/spi.h"
 #include "storage/bufmgr.h"
 #include "utils/array.h"
@@ -16,6 +17,7 @@
 #include "utils/fmgroids.h"
 #include "utils/snapmgr.h"
 
+#include "account_memo.h"
 #include "post_internal.h"
 
 static int
@@ -47,25 +49,60 @@ compare_by_id(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+static uint32
+hash_account(const PostAccount *account)
+{
+	if (account->account_id != 0)
+		return hash_bytes((const unsigned char *) &account->account_id, sizeof(int64));
+	return hash_combine(hash_bytes((const unsigned char *) account->member, strlen(account->member)),
+						hash_bytes((const unsigned char *) account->currency,
+								   strlen(account->currency)));
+}
+
+static bool
+attribute_is(HeapTuple tuple, int attno, TupleDesc desc, const char *value)
+{
+	bool		isnull;
+	text	   *found = DatumGetTextPP(heap_getattr(tuple, attno, desc, &isnull));
+	size_t		len = strlen(value);
+
+	return VARSIZE_ANY_EXHDR(found) == len && memcmp(VARDATA_ANY(found), value, len) == 0;
+}
+
+/* Whether a tuple is of the account that is looked for */
+static bool
+is_account(Posting *p, const PostAccount *account, HeapTuple tuple)
+{
+	TupleDesc	desc = RelationGetDescr(p->account_table.rel);
+
+	if (account->account_id != 0)
+		return ((Form_account) GETSTRUCT(tuple))->account_id == account->account_id;
+	return attribute_is(tuple, AC_MEMBER, desc, account->member) &&
+		attribute_is(tuple, AC_CURRENCY, desc, account->currency);
+}
+
 /*
- * The version of an account that "snapshot" sees, in the chain of updates that
- * begins at "tid"; NULL if none.
+ * A copy of the version of an account that "snapshot" sees, in the chain of
+ * updates that begins at "tid" on a pinned page; NULL if there is none, or
+ * another account.  Unpins.
  *
  * An index scan would prune the page at each visit, since a page of accounts has
  * no more free space than its fillfactor left it.  Here it is pruned when it has
  * no room for some more versions, so once in many updates.
  */
 static HeapTuple
-fetch_account(Relation rel, ItemPointer tid, Snapshot snapshot)
+fetch_account(Posting *p, const PostAccount *account, ItemPointer tid, Buffer buffer,
+			  Snapshot snapshot)
 {
-	Buffer		buffer = ReadBuffer(rel, ItemPointerGetBlockNumber(tid));
+	Relation	rel = p->account_table.rel;
 	ItemPointerData here = *tid;
 	HeapTupleData tuple;
 	HeapTuple	copy = NULL;
 	Size		room;
 
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
-	if (heap_hot_search_buffer(&here, rel, buffer, snapshot, &tuple, NULL, true))
+	if (heap_hot_search_buffer(&here, rel, buffer, snapshot, &tuple, NULL, true) &&
+		is_account(p, account, &tuple))
 		copy = heap_copytuple(&tuple);
 	room = PageGetHeapFreeSpace(BufferGetPage(buffer));
 	LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
@@ -75,16 +112,28 @@ fetch_account(Relation rel, ItemPointer tid, Snapshot snapshot)
 	return copy;
 }
 
-/* Newest version of an account by name or id under "snapshot"; NULL if none */
+/*
+ * Newest version of an account by name or id under "snapshot"; NULL if none.
+ * Looks where it was the last time, and in the index if it is not there.
+ */
 HeapTuple
 post_find_account(Posting *p, PostAccount *account, Snapshot snapshot)
 {
+	Relation	rel = p->account_table.rel;
+	uint32		hash = hash_account(account);
+	ItemPointerData place;
+	Buffer		buffer = account_memo_read(rel, hash, &place);
 	ScanKeyData keys[2];
 	Relation	index;
 	IndexScanDesc scan;
 	ItemPointer tid;
 	HeapTuple	tuple = NULL;
 	int			nkeys;
+
+	if (BufferIsValid(buffer))
+		tuple = fetch_account(p, account, &place, buffer, snapshot);
+	if (tuple)
+		return tuple;
 
 	if (account->account_id != 0)
 	{
@@ -102,10 +151,15 @@ post_find_account(Posting *p, PostAccount *account, Snapshot snapshot)
 		ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_TEXTEQ,
 					CStringGetTextDatum(account->currency));
 	}
-	scan = index_beginscan_compat(p->account_table.rel, index, snapshot, nkeys);
+	scan = index_beginscan_compat(rel, index, snapshot, nkeys);
 	index_rescan(scan, keys, nkeys, NULL, 0);
 	while (tuple == NULL && (tid = index_getnext_tid(scan, ForwardScanDirection)) != NULL)
-		tuple = fetch_account(p->account_table.rel, tid, snapshot);
+	{
+		buffer = ReadBuffer(rel, ItemPointerGetBlockNumber(tid));
+		tuple = fetch_account(p, account, tid, buffer, snapshot);
+		if (tuple)
+			account_memo_keep(hash, tid, buffer);
+	}
 	index_endscan(scan);
 	index_close(index, NoLock);
 	return tuple;

@@ -5,36 +5,9 @@
 #ifndef REBATE_POST_INTERNAL_H
 #define REBATE_POST_INTERNAL_H
 
+#include "ledger.h"
 #include "post.h"
 #include "store_table.h"
-#include "utils/date.h"
-
-/* The start of the tuples of rebate_data.account */
-typedef struct FormData_account
-{
-	int64		account_id;
-	int64		last_entry;
-	int64		balance[NUM_BUCKETS];
-	int64		last_check;
-	TimestampTz last_posted;
-	char		status;
-} FormData_account;
-
-typedef FormData_account *Form_account;
-
-enum AccountColumn
-{
-	AC_ACCOUNT_ID = 1, AC_CURRENCY = 11, AC_MEMBER = 12
-};
-
-enum EntryColumn
-{
-	EN_ACCOUNT_ID = 1, EN_SEQ, EN_AMOUNT, EN_POSTED_AT, EN_EVENT_AT, EN_XID, EN_CHECK,
-	EN_DEBIT, EN_CREDIT, EN_EPOCH, EN_EFFECTIVE_DATE, EN_BOOK_DATE, EN_RULE_ID,
-	EN_SOURCE_ID, EN_KIND, EN_ACCRUAL_ID, EN_POSTING_ID, EN_PAYOUT_ID, EN_TRACKED,
-	EN_ORDER_KEY = EN_TRACKED + NUM_BUCKETS
-};
-#define EN_NATTS EN_ORDER_KEY
 
 /* One entry to be: which of the account's buckets it takes from and gives to */
 typedef struct Movement
@@ -52,6 +25,7 @@ typedef struct Movement
 	const char *order_key;
 	TimestampTz event_at;
 	DateADT		effective_date;
+	int			opens;			/* the write whose accrual it opens, or -1 */
 } Movement;
 
 /* An account that this posting touches */
@@ -69,7 +43,12 @@ typedef struct PostAccount
 typedef struct AccrualWrite
 {
 	HeapTuple	oldtuple;		/* NULL: insert */
-	HeapTuple	newtuple;
+	HeapTuple	newtuple;		/* NULL: formed with its opening entry */
+	/* of a new one */
+	PostOrder  *order;
+	Wish	   *wish;			/* NULL: the bare decision */
+	int64		accrual_id;
+	int			part;
 } AccrualWrite;
 
 typedef struct Posting
@@ -87,9 +66,32 @@ typedef struct Posting
 	AccrualWrite *writes;
 	int			nwrites;
 	int			allocated_writes;
+	HeapTuple  *entries;		/* to be inserted, in the order of accounts */
+	int			nentries;
+	int			allocated_entries;
 	TimestampTz last_event;		/* memo of local_date() */
 	DateADT		last_date;
 } Posting;
+
+/* post_accrual.c: list what is to be written of accruals */
+extern int	post_new_accrual(Posting *p, PostOrder *order, int64 accrual_id, Wish *wish, int part);
+extern void post_update_accrual(Posting *p, PostOrder *order, HeapTuple oldtuple, Wish *wish,
+								int64 earned, char bucket);
+extern void post_update_flags(Posting *p, PostOrder *order);
+
+/* Form the row of a new accrual with the entry that opens it */
+extern HeapTuple post_form_accrual(Posting *p, const AccrualWrite *write, const EntryFields *entry,
+								   int64 check, const int64 *balance);
+
+/* Write what was listed */
+extern void post_write_accruals(Posting *p);
+
+/*
+ * post_entry.c: post the movements of one account: bring its row along, form
+ * its entries
+ */
+extern void post_write_account(Posting *p, PostAccount *account);
+extern void post_write_entries(Posting *p);
 
 /* List, find or make, and sort the accounts that the orders touch */
 extern void post_resolve_accounts(Posting *p);

@@ -157,14 +157,14 @@ rebate_balance(PG_FUNCTION_ARGS)
 				"         CASE WHEN e.posted_at <= $3 THEN s.hi ELSE m.mid - 1 END"
 				"    FROM search s"
 				"    CROSS JOIN LATERAL (SELECT (s.lo + s.hi + 1) / 2 AS mid) m"
-				"    JOIN rebate_data.entry e ON e.account_id = s.account_id AND e.seq = m.mid"
+				"    JOIN rebate_data.ledger e ON e.account_id = s.account_id AND e.seq = m.mid"
 				"   WHERE s.lo < s.hi)"
 				" SELECT a.member, a.currency, coalesce(e.tracked, 0) * c.unit,"
 				"        coalesce(e.pending, 0) * c.unit, coalesce(e.maturing, 0) * c.unit,"
 				"        coalesce(e.available, 0) * c.unit, coalesce(e.held, 0) * c.unit, s.lo"
 				"   FROM search s JOIN rebate_data.account a ON a.account_id = s.account_id"
 				"   JOIN rebate_data.currency c ON c.code = a.currency"
-				"   LEFT JOIN rebate_data.entry e ON e.account_id = s.account_id AND e.seq = s.lo"
+				"   LEFT JOIN rebate_data.ledger e ON e.account_id = s.account_id AND e.seq = s.lo"
 				"  WHERE s.lo = s.hi ORDER BY a.currency", &params, SPI_OK_SELECT);
 	}
 	read_return_spi((ReturnSetInfo *) fcinfo->resultinfo);

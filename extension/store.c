@@ -49,6 +49,7 @@ static const struct
 	{"account_pkey", ST_ACCOUNT},
 	{"account_member_key", ST_ACCOUNT},
 	{"accrual_order_key", ST_ACCRUAL},
+	{"accrual_seq_key", ST_ACCRUAL},
 	{"entry_pkey", ST_ENTRY},
 	{"rule_scope_pkey", ST_RULE_SCOPE},
 	{"rule_version_pkey", ST_RULE_VERSION},
@@ -59,15 +60,16 @@ static const Oid account_types[] = {
 	INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID,
 	TIMESTAMPTZOID, CHAROID, TEXTOID, TEXTOID, TIMESTAMPTZOID, UUIDOID
 };
+#define ENTRY_TYPES \
+	CHAROID, INT8OID, TIMESTAMPTZOID, INT8OID, INT8OID, INT4OID, INT4OID, INT4OID, DATEOID, DATEOID, \
+	INT8OID, TIMESTAMPTZOID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID
 static const Oid accrual_types[] = {
 	INT8OID, INT8OID, INT4OID, INT4OID, INT4OID, INT4OID, TIMESTAMPTZOID,
-	TIMESTAMPTZOID, INT8OID, CHAROID, CHAROID, INT2OID, TEXTOID, NUMERICOID,
-	TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT2OID, JSONBOID
+	TIMESTAMPTZOID, INT8OID, CHAROID, CHAROID, INT2OID, INT2OID, ENTRY_TYPES,
+	TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT2OID, TEXTOID, NUMERICOID, JSONBOID
 };
 static const Oid entry_types[] = {
-	INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID, INT4OID,
-	INT4OID, INT4OID, DATEOID, DATEOID, INT4OID, INT4OID, CHAROID, INT8OID, INT8OID,
-	INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, TEXTOID
+	INT8OID, INT8OID, INT8OID, INT4OID, INT4OID, ENTRY_TYPES, TEXTOID
 };
 
 static Store store;
@@ -266,6 +268,7 @@ read_programme(Store *s, HeapTuple tuple, TupleDesc desc)
 	if (DatumGetInt32(heap_getattr(tuple, 1, desc, &isnull)) == 1)
 		strlcpy(s->time_zone, TextDatumGetCString(heap_getattr(tuple, 3, desc, &isnull)),
 				sizeof(s->time_zone));
+	s->zone = pg_tzset(s->time_zone);
 }
 
 static void
@@ -289,7 +292,7 @@ read_settings(Store *s, Oid nspid)
 	each_row(nspid, "store", read_version, s);
 	each_row(nspid, "programme", read_programme, s);
 	each_row(nspid, "epoch", read_epoch, s);
-	if (s->version == 0 || s->time_zone[0] == '\0' || s->epoch == 0)
+	if (s->version == 0 || s->zone == NULL || s->epoch == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_RB_STORE_DAMAGED),
 				 errmsg("the store has no version, programme or epoch"),

@@ -8,6 +8,7 @@
 #include "rebate.h"
 #include "access/genam.h"
 #include "access/htup_details.h"
+#include "pgtime.h"
 #include "utils/rel.h"
 #include "utils/snapshot.h"
 
@@ -33,6 +34,7 @@ typedef enum StoreIndex
 	SI_ACCOUNT_ID,
 	SI_ACCOUNT_MEMBER,
 	SI_ACCRUAL_ORDER,
+	SI_ACCRUAL_SEQ,
 	SI_ENTRY,
 	SI_RULE_SCOPE,
 	SI_RULE_VERSION,
@@ -56,6 +58,7 @@ typedef struct Store
 	int32		epoch;
 	bool		epoch_current;	/* false: opened in another cluster */
 	char		time_zone[64];	/* of the programme */
+	pg_tz	   *zone;			/* the same */
 } Store;
 
 /*

@@ -15,8 +15,10 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/index.h"
+#include "executor/executor.h"
 #include "utils/snapmgr.h"
 
+#include "ledger.h"
 #include "store_table.h"
 
 void
@@ -27,6 +29,8 @@ table_begin(StoreTableDesc *table, Store *store, StoreTable which)
 	table->indexes = NULL;
 	table->infos = NULL;
 	table->slot = NULL;
+	table->estate = NULL;
+	table->store = store;
 }
 
 /* Indexes are opened when the first index entry is made: a HOT update makes none. */
@@ -53,6 +57,8 @@ open_indexes(StoreTableDesc *table)
 void
 table_end(StoreTableDesc *table)
 {
+	if (table->estate)
+		FreeExecutorState(table->estate);
 	if (table->slot)
 		ExecDropSingleTupleTableSlot(table->slot);
 	for (int i = 0; i < table->nindexes; i++)
@@ -62,6 +68,34 @@ table_end(StoreTableDesc *table)
 	}
 	/* locks stay until the end of the transaction, as after any write */
 	table_close(table->rel, NoLock);
+}
+
+/*
+ * Whether the row in the slot is one that a partial index holds.  Of ours there
+ * is one, which needs no executor; others are the user's.
+ */
+static bool
+index_holds(StoreTableDesc *table, int i)
+{
+	IndexInfo  *info = table->infos[i];
+	ExprContext *context;
+
+	if (info->ii_Predicate == NIL && info->ii_Expressions == NIL)
+		return true;
+	if (RelationGetRelid(table->indexes[i]) == table->store->indexes[SI_ACCRUAL_SEQ])
+		return !slot_attisnull(table->slot, ACC_ENTRY(EC_SEQ));
+
+	/* FormIndexDatum() will use it, too */
+	if (table->estate == NULL)
+		table->estate = CreateExecutorState();
+	context = GetPerTupleExprContext(table->estate);
+	ResetExprContext(context);
+	context->ecxt_scantuple = table->slot;
+	if (info->ii_Predicate == NIL)
+		return true;
+	if (info->ii_PredicateState == NULL)
+		info->ii_PredicateState = ExecPrepareQual(info->ii_Predicate, table->estate);
+	return ExecQual(info->ii_PredicateState, context);
 }
 
 static void
@@ -78,9 +112,10 @@ insert_index_entries(StoreTableDesc *table, HeapTuple tuple, bool only_summarizi
 		Relation	index = table->indexes[i];
 
 		if (!table->infos[i]->ii_ReadyForInserts ||
-			(only_summarizing && !index_is_summarizing(table->infos[i])))
+			(only_summarizing && !index_is_summarizing(table->infos[i])) ||
+			!index_holds(table, i))
 			continue;
-		FormIndexDatum(table->infos[i], table->slot, NULL, values, isnull);
+		FormIndexDatum(table->infos[i], table->slot, table->estate, values, isnull);
 		index_insert(index, values, isnull, &tuple->t_self, table->rel,
 					 index->rd_index->indisunique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO,
 					 false, table->infos[i]);

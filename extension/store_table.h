@@ -6,6 +6,7 @@
 #define REBATE_STORE_TABLE_H
 
 #include "rebate.h"
+#include "access/tableam.h"
 #include "executor/tuptable.h"
 #include "nodes/execnodes.h"
 #include "store.h"
@@ -13,11 +14,13 @@
 
 typedef struct StoreTableDesc
 {
+	Store	   *store;
 	Relation	rel;
 	int			nindexes;		/* -1: not opened yet */
 	Relation   *indexes;
 	IndexInfo **infos;
 	TupleTableSlot *slot;
+	EState	   *estate;			/* for the user's own partial and expression indexes */
 } StoreTableDesc;
 
 extern void table_begin(StoreTableDesc *table, Store *store, StoreTable which);

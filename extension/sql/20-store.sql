@@ -205,36 +205,56 @@ CREATE TABLE rebate_data.accrual (
 	bucket			"char" NOT NULL,
 	phase			"char" NOT NULL,
 	flags			smallint NOT NULL,
-	order_key		text COLLATE "C" NOT NULL,
-	base			numeric,
+	part			smallint NOT NULL,
+	kind			"char",
+	seq				bigint,
+	posted_at		timestamptz,
+	xid				bigint,
+	"check"			bigint,
+	debit			integer,
+	credit			integer,
+	epoch			integer,
+	effective_date	date,
+	book_date		date,
+	amount			bigint,
+	event_at		timestamptz,
+	posting_id		bigint,
+	tracked			bigint,
+	pending			bigint,
+	maturing		bigint,
+	available		bigint,
+	held			bigint,
 	confirmed_at	timestamptz,
 	due				timestamptz,
 	granted			bigint,
 	level			smallint,
+	order_key		text COLLATE "C" NOT NULL,
+	base			numeric,
 	looked_up		jsonb,
-	CONSTRAINT accrual_order_key UNIQUE (source_id, order_key, rule_id, account_id)
+	CONSTRAINT accrual_order_key UNIQUE (source_id, order_key, part)
 ) USING heap WITH (fillfactor = 90);
-COMMENT ON TABLE rebate_data.accrual IS 'one rebate of one order under one rule for one account, with the facts of the order; rule_id 0 (account_id 0) is the bare decision and facts of an order';
+CREATE UNIQUE INDEX accrual_seq_key ON rebate_data.accrual (account_id, seq) WHERE seq IS NOT NULL;
+COMMENT ON TABLE rebate_data.accrual IS 'one rebate of one order under one rule for one account, with the facts of the order; rule_id 0 (account_id 0) is the bare decision and facts of an order; from kind to held: the entry that opened the rebate, which never changes (NULL amount: as earned; event_at: as order_time; book_date: as effective_date; posting_id: as accrual_id; balances: zero)';
 
 CREATE TABLE rebate_data.entry (
 	account_id		bigint NOT NULL,
+	accrual_id		bigint,
+	payout_id		bigint,
+	source_id		integer,
+	rule_id			integer NOT NULL,
+	kind			"char" NOT NULL,
 	seq				bigint NOT NULL,
-	amount			bigint NOT NULL,
 	posted_at		timestamptz NOT NULL,
-	event_at		timestamptz NOT NULL,
 	xid				bigint NOT NULL,
 	"check"			bigint NOT NULL,
 	debit			integer NOT NULL,
 	credit			integer NOT NULL,
 	epoch			integer NOT NULL,
 	effective_date	date NOT NULL,
-	book_date		date NOT NULL,
-	rule_id			integer NOT NULL,
-	source_id		integer,
-	kind			"char" NOT NULL,
-	accrual_id		bigint,
+	book_date		date,
+	amount			bigint NOT NULL,
+	event_at		timestamptz NOT NULL,
 	posting_id		bigint,
-	payout_id		bigint,
 	tracked			bigint,
 	pending			bigint,
 	maturing		bigint,
@@ -243,7 +263,25 @@ CREATE TABLE rebate_data.entry (
 	order_key		text COLLATE "C",
 	CONSTRAINT entry_pkey PRIMARY KEY (account_id, seq)
 ) USING heap;
-COMMENT ON TABLE rebate_data.entry IS 'the ledger, append-only: one movement between two ledger accounts, with the balances after it (NULL is zero); seq is dense in commit order; posting_id NULL is accrual_id';
+COMMENT ON TABLE rebate_data.entry IS 'append-only: the movements after those that opened a rebate, each between two ledger accounts, with the balances after it (NULL: zero; book_date: as effective_date; posting_id: as accrual_id)';
+
+CREATE VIEW rebate_data.ledger AS
+SELECT account_id, seq, COALESCE(amount, abs(earned)) AS amount, posted_at,
+	   COALESCE(event_at, order_time) AS event_at, xid, "check", debit, credit, epoch,
+	   effective_date, COALESCE(book_date, effective_date) AS book_date, rule_id, source_id, kind,
+	   accrual_id, COALESCE(posting_id, accrual_id) AS posting_id, NULL::bigint AS payout_id,
+	   COALESCE(tracked, 0) AS tracked, COALESCE(pending, 0) AS pending,
+	   COALESCE(maturing, 0) AS maturing, COALESCE(available, 0) AS available,
+	   COALESCE(held, 0) AS held, order_key
+  FROM rebate_data.accrual WHERE seq IS NOT NULL
+UNION ALL
+SELECT account_id, seq, amount, posted_at, event_at, xid, "check", debit, credit, epoch,
+	   effective_date, COALESCE(book_date, effective_date), rule_id, source_id, kind,
+	   accrual_id, COALESCE(posting_id, accrual_id), payout_id,
+	   COALESCE(tracked, 0), COALESCE(pending, 0), COALESCE(maturing, 0), COALESCE(available, 0),
+	   COALESCE(held, 0), order_key
+  FROM rebate_data.entry;
+COMMENT ON VIEW rebate_data.ledger IS 'all entries: one movement between two ledger accounts, with the balances after it; seq is dense in commit order; those that opened a rebate are kept in its row';
 
 CREATE TABLE rebate_data.house_entry (
 	posting_id	bigint NOT NULL,

@@ -44,14 +44,14 @@ SELECT e.account_id, e.seq, a.member, a.currency,
 	   e.amount * c.unit AS amount,
 	   s.relation_name AS source, e.order_key,
 	   r.name AS rule, e.accrual_id,
-	   COALESCE(e.posting_id, e.accrual_id) AS posting_id,
-	   COALESCE(e.tracked, 0) * c.unit AS tracked,
-	   COALESCE(e.pending, 0) * c.unit AS pending,
-	   COALESCE(e.maturing, 0) * c.unit AS maturing,
-	   COALESCE(e.available, 0) * c.unit AS available,
-	   COALESCE(e.held, 0) * c.unit AS held,
+	   e.posting_id,
+	   e.tracked * c.unit AS tracked,
+	   e.pending * c.unit AS pending,
+	   e.maturing * c.unit AS maturing,
+	   e.available * c.unit AS available,
+	   e.held * c.unit AS held,
 	   e.event_at, e.effective_date, e.book_date, e.posted_at
-FROM rebate_data.entry e
+FROM rebate_data.ledger e
 JOIN rebate_data.account a ON a.account_id = e.account_id
 JOIN rebate_data.currency c ON c.code = a.currency
 LEFT JOIN rebate_data.ledger_account d ON d.ledger_account_id = e.debit

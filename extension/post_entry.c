@@ -1,0 +1,154 @@
+/*
+ * post_entry.c
+ *	  The postings of one account: its row brought along, its entries formed.
+ */
+#include "rebate.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "common/int.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "post_internal.h"
+
+/* Add to a bucket; a balance that does not fit is an error of the posting. */
+static void
+add_to_balance(FormData_account *account, int bucket, int64 amount)
+{
+	if (pg_add_s64_overflow(account->balance[bucket], amount, &account->balance[bucket]))
+		ereport(ERROR,
+				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+				 errmsg("the balance of an account is out of range")));
+}
+
+/* A row of rebate_data.entry */
+static HeapTuple
+form_entry(Posting *p, const Movement *m, const EntryFields *e, const FormData_account *state)
+{
+	Datum		values[EN_NATTS];
+	bool		nulls[EN_NATTS];
+
+	memset(nulls, false, sizeof(nulls));
+	values[EN_ACCOUNT_ID - 1] = Int64GetDatum(e->account_id);
+	values[EN_ACCRUAL_ID - 1] = Int64GetDatum(e->accrual_id);
+	nulls[EN_PAYOUT_ID - 1] = true;
+	values[EN_SOURCE_ID - 1] = Int32GetDatum(m->source_id);
+	values[EN_RULE_ID - 1] = Int32GetDatum(e->rule_id);
+	entry_to_columns(e, state->last_check, state->balance, &values[EN_KIND - 1],
+					 &nulls[EN_KIND - 1]);
+	values[EN_ORDER_KEY - 1] = CStringGetTextDatum(m->order_key);
+	return heap_form_tuple(RelationGetDescr(p->entry_table.rel), values, nulls);
+}
+
+/* The table is opened for the first: an order seen for the first time has none. */
+static void
+add_entry(Posting *p, const Movement *m, const EntryFields *e, const FormData_account *state)
+{
+	if (p->entry_table.rel == NULL)
+		table_begin(&p->entry_table, p->store, ST_ENTRY);
+	if (p->nentries == p->allocated_entries)
+	{
+		p->allocated_entries = Max(16, p->allocated_entries * 2);
+		p->entries = p->entries ? repalloc(p->entries, sizeof(HeapTuple) * p->allocated_entries)
+			: palloc(sizeof(HeapTuple) * p->allocated_entries);
+	}
+	p->entries[p->nentries++] = form_entry(p, m, e, state);
+}
+
+/*
+ * Take an account through its movements: "state" goes from before to after
+ * them, and the rows of its entries are formed.
+ */
+static void
+form_entries(Posting *p, PostAccount *account, FormData_account *state)
+{
+	int64		xid = (int64) U64FromFullTransactionId(GetTopFullTransactionId());
+	TimestampTz now = GetCurrentTimestamp();
+
+	/* the clock may step back; posted times never do */
+	if (state->last_entry > 0 && now < state->last_posted)
+		now = state->last_posted;
+
+	for (Movement *m = account->first; m; m = m->next)
+	{
+		EntryFields e;
+
+		if (m->from >= 0)
+			add_to_balance(state, m->from, -m->amount);
+		if (m->to >= 0)
+			add_to_balance(state, m->to, m->amount);
+
+		e.account_id = account->account_id;
+		e.seq = ++state->last_entry;
+		e.posting_id = m->posting_id;
+		e.amount = m->amount;
+		e.posted_at = now;
+		e.event_at = m->event_at;
+		e.xid = xid;
+		e.debit = m->from >= 0 ? LEDGER_BUCKET(m->from) : m->house;
+		e.credit = m->to >= 0 ? LEDGER_BUCKET(m->to) : m->house;
+		e.epoch = p->store->epoch;
+		e.effective_date = m->effective_date;
+		e.book_date = m->effective_date;
+		e.rule_id = m->rule_id;
+		e.kind = m->kind;
+		e.accrual_id = m->accrual_id;
+		e.payout_id = 0;
+		state->last_check = entry_check(state->last_check, &e);
+
+		if (m->opens < 0)
+			add_entry(p, m, &e, state);
+		else
+			p->writes[m->opens].newtuple = post_form_accrual(p, &p->writes[m->opens], &e,
+															 state->last_check, state->balance);
+	}
+	state->last_posted = now;
+}
+
+/*
+ * Post the movements of one account.  The update of its row is what serialises
+ * postings of the account; the entries are written when all accounts are.
+ */
+void
+post_write_account(Posting *p, PostAccount *account)
+{
+	int			nentries = p->nentries;
+
+	if (account->first == NULL)
+		return;
+	for (;;)
+	{
+		HeapTuple	newtuple = heap_copytuple(account->tuple);
+		TM_Result	result;
+		Snapshot	snapshot;
+
+		p->nentries = nentries;
+		form_entries(p, account, (FormData_account *) GETSTRUCT(newtuple));
+		result = table_replace(&p->account_table, &account->tuple->t_self, newtuple);
+		if (result == TM_Ok)
+			break;
+		if (result != TM_Updated && result != TM_Deleted)
+			elog(ERROR, "unexpected result %d of an account's update", (int) result);
+
+		/* somebody was faster and has committed: begin again from there */
+		snapshot = RegisterSnapshot(GetLatestSnapshot());
+		account->tuple = post_find_account(p, account, snapshot);
+		UnregisterSnapshot(snapshot);
+		if (account->tuple == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_RB_STORE_DAMAGED),
+					 errmsg("account " INT64_FORMAT " was deleted", account->account_id),
+					 errhint("Restore it; rebate.audit() lists what is wrong.")));
+	}
+}
+
+void
+post_write_entries(Posting *p)
+{
+	for (int i = 0; i < p->nentries; i++)
+		table_insert(&p->entry_table, p->entries[i]);
+	if (p->entry_table.rel)
+		table_end(&p->entry_table);
+}
