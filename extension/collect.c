@@ -207,7 +207,8 @@ decide_touched(Store *store)
 		ItemState  *state = &item->state;
 		ErrorData  *error = NULL;
 
-		if (state->posted || state->moved || !(state->reread || state->failed))
+		if (state->posted || state->moved ||
+			!(state->reread || state->failed || state->facts->assumed))
 			continue;
 
 		/* what is decided now is undone with the current subtransaction */
@@ -251,6 +252,8 @@ decide_touched(Store *store)
 
 		state->facts = palloc(sizeof(OrderFacts));
 		facts_read(store, a.accrual, item->source_id, item->key, a.snapshot, state->facts);
+		if (!state->reread && !state->failed && !state->facts->seen)
+			continue;			/* it was assumed to be new, and is */
 		if (state->failed)
 		{
 			state->decision = failed_decision(state->facts, state->generation,
@@ -338,29 +341,32 @@ record_failures(Store *store, PostOrder *orders, int n)
 		store_spi_end(&scope);
 }
 
-int64
-collect_flush(void)
+/*
+ * Post the only order that waits if it was assumed to be new and was not touched
+ * since; false if there is more to it.
+ */
+static bool
+post_assumed(Store *store)
 {
-	Store	   *store;
-	bool		read_only;
-	MemoryContext old;
+	OrderItem  *item = collection.items[collection.first_unposted];
+	ItemState  *state = &item->state;
+	PostOrder	order = {item->source_id, item->key, state->decision, state->facts};
+
+	return collection.n - collection.first_unposted == 1 &&
+		!state->posted && !state->moved && !state->reread && !state->failed &&
+		state->facts->assumed && !state->decision->failed && post_new_order(store, &order);
+}
+
+/* Post all orders that wait; returns their number.  Runs in collection.context. */
+static int
+post_collected(Store *store)
+{
 	PostOrder  *orders;
 	int			n = 0;
 
-	if (collection.flushing || collect_is_empty())
-		return 0;
-	store = store_get(false);
-	collection.flushing = true;
+	if (post_assumed(store))
+		return 1;
 
-	/* orders were written: that the transaction is read-only since is no matter */
-	read_only = XactReadOnly;
-	XactReadOnly = false;
-
-	/* our own statement's rows must be visible to what is read again */
-	CommandCounterIncrement();
-	(void) rules_generation(store);
-
-	old = MemoryContextSwitchTo(collection.context);
 	decide_touched(store);
 	orders = palloc(sizeof(PostOrder) * (collection.n - collection.first_unposted));
 	for (int i = collection.first_unposted; i < collection.n; i++)
@@ -379,6 +385,32 @@ collect_flush(void)
 		post_orders(store, orders, n);
 		record_failures(store, orders, n);
 	}
+	return n;
+}
+
+int64
+collect_flush(void)
+{
+	Store	   *store;
+	bool		read_only;
+	MemoryContext old;
+	int			n;
+
+	if (collection.flushing || collect_is_empty())
+		return 0;
+	store = store_get(false);
+	collection.flushing = true;
+
+	/* orders were written: that the transaction is read-only since is no matter */
+	read_only = XactReadOnly;
+	XactReadOnly = false;
+
+	/* our own statement's rows must be visible to what is read again */
+	CommandCounterIncrement();
+	(void) rules_generation(store);
+
+	old = MemoryContextSwitchTo(collection.context);
+	n = post_collected(store);
 	MemoryContextSwitchTo(old);
 	collection_posted();
 	XactReadOnly = read_only;

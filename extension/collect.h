@@ -38,12 +38,15 @@ struct CollectBatch
 	bool		all_old;		/* unseen rows are older than the attachment */
 	bool		only_unseen;	/* rows that have a decision are passed over */
 	bool		skip_old;		/* rows before the attachment leave no trace */
+	bool		keys_changed;	/* the statement has touched orders already */
+	bool		assume_new;		/* one new row: posting will find out if it is known */
 	CollectNext next;
 	void	   *next_arg;
 	TupleTableSlot *slot;
 	/* set by collect_rows() */
+	bool		touched_before; /* orders wait, or waited, that the batch may meet */
 	bool		all_touched;	/* by earlier statements of the transaction */
-	Relation	accrual;
+	Relation	accrual;		/* NULL with assume_new */
 	Snapshot	snapshot;
 	int32		generation;
 	int64		ncollected;

@@ -161,6 +161,51 @@ typedef struct Stretch
 	MemoryContext row_context;
 } Stretch;
 
+static void
+open_facts(CollectBatch *batch)
+{
+	/* the lock that posting takes: one lock a transaction, not two */
+	batch->accrual = table_open(batch->store->tables[ST_ACCRUAL], RowExclusiveLock);
+	batch->snapshot = RegisterSnapshot(GetLatestSnapshot());
+}
+
+static void
+close_facts(CollectBatch *batch)
+{
+	UnregisterSnapshot(batch->snapshot);
+	table_close(batch->accrual, NoLock);
+	batch->accrual = NULL;
+}
+
+/*
+ * Post early if the collection is full.  It may forget orders then, also those
+ * that this statement will meet again, and what is posted are facts of its orders.
+ */
+static void
+bound_collection(CollectBatch *batch)
+{
+	if (collection.n - collection.first_unposted < MAX_ITEMS)
+		return;
+	collect_flush();
+	if (batch->touched_before)
+		batch->all_touched = collection_all_touched(batch->source->source_id);
+	close_facts(batch);
+	open_facts(batch);
+}
+
+/* Facts of an order, also where the batch did not expect to need any. */
+static void
+read_facts(CollectBatch *batch, const char *key, OrderFacts *facts)
+{
+	bool		opened = batch->accrual == NULL;
+
+	if (opened)
+		open_facts(batch);
+	facts_read(batch->store, batch->accrual, batch->source->source_id, key, batch->snapshot, facts);
+	if (opened)
+		close_facts(batch);
+}
+
 /* Take the next rows of the batch and decide them. */
 static void
 decide_stretch(void *arg)
@@ -209,8 +254,13 @@ decide_stretch(void *arg)
 
 			MemoryContextSwitchTo(collection.context);
 			result->facts = palloc(sizeof(OrderFacts));
-			facts_read(batch->store, batch->accrual, source->source_id, key, batch->snapshot,
-					   result->facts);
+			if (batch->assume_new)
+			{
+				memset(result->facts, 0, sizeof(OrderFacts));
+				result->facts->assumed = true;
+			}
+			else
+				read_facts(batch, key, result->facts);
 			MemoryContextSwitchTo(s->row_context);
 			if (batch->only_unseen && result->facts->seen)
 				continue;
@@ -218,6 +268,14 @@ decide_stretch(void *arg)
 			if (batch->event != COLLECT_DELETE)
 				image_read(batch->store, source, batch->slot, &image);
 			d = decide(&context, batch->event == COLLECT_DELETE ? NULL : &image, result->facts);
+			if (d->failed && result->facts->assumed)
+			{
+				/* an old order does not fail, whatever its row says */
+				MemoryContextSwitchTo(collection.context);
+				read_facts(batch, key, result->facts);
+				MemoryContextSwitchTo(s->row_context);
+				d = decide(&context, &image, result->facts);
+			}
 			if (batch->skip_old && (d->flags & ORDER_BEFORE_ATTACHMENT))
 				continue;
 			MemoryContextSwitchTo(collection.context);
@@ -282,8 +340,7 @@ keep_error(Stretch *s, const char *key, ErrorData *error)
 
 	result->key = pstrdup(key);
 	result->facts = palloc(sizeof(OrderFacts));
-	facts_read(batch->store, batch->accrual, batch->source->source_id, key, batch->snapshot,
-			   result->facts);
+	read_facts(batch, key, result->facts);
 	result->decision = failed_decision(result->facts, batch->generation,
 									   row_is_old(batch, key, result->facts), error->sqlerrcode,
 									   pstrdup(error->message),
@@ -372,8 +429,7 @@ collect_guarded(CollectBatch *batch, Stretch *s)
 		batch->next = replay.next;
 		batch->next_arg = replay.next_arg;
 		MemoryContextSwitchTo(old);
-		if (collection.n - collection.first_unposted >= MAX_ITEMS)
-			collect_flush();
+		bound_collection(batch);
 	}
 	MemoryContextDelete(context);
 }
@@ -386,12 +442,12 @@ collect_rows(CollectBatch *batch)
 	MemoryContext old;
 
 	collection_begin();
+	batch->touched_before = batch->keys_changed || collection.n > 0;
 	batch->generation = rules_generation(batch->store);
 	/* of earlier statements: this one meets each order once */
 	batch->all_touched = collection_all_touched(batch->source->source_id);
-	/* the lock that posting takes: one lock a transaction, not two */
-	batch->accrual = table_open(batch->store->tables[ST_ACCRUAL], RowExclusiveLock);
-	batch->snapshot = RegisterSnapshot(GetLatestSnapshot());
+	if (!batch->assume_new)
+		open_facts(batch);
 	s.row_context = AllocSetContextCreate(CurrentMemoryContext, "rebate row",
 										  ALLOCSET_DEFAULT_SIZES);
 	old = CurrentMemoryContext;
@@ -413,15 +469,14 @@ collect_rows(CollectBatch *batch)
 		{
 			decide_stretch(&s);
 			keep_results(&s);
-			if (collection.n - collection.first_unposted >= MAX_ITEMS)
-				collect_flush();
+			bound_collection(batch);
 		}
 	}
 
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(s.row_context);
-	UnregisterSnapshot(batch->snapshot);
-	table_close(batch->accrual, NoLock);
+	if (batch->accrual)
+		close_facts(batch);
 	warn_failures(batch);
 }
 

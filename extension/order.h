@@ -37,6 +37,7 @@ typedef struct OrderImage
 typedef struct OrderFacts
 {
 	bool		seen;
+	bool		assumed;		/* to be new: nobody has looked */
 	int32		generation;
 	TimestampTz first_seen;
 	TimestampTz order_time;

@@ -224,24 +224,38 @@ plan_order(Posting *p, PostOrder *order)
 		post_new_accrual(p, order, store_next_id(p->store), NULL, 0);
 }
 
+static void
+begin_posting(Posting *p, Store *store, PostOrder *orders, int n)
+{
+	store_ensure_epoch(store);
+	memset(p, 0, sizeof(*p));
+	p->store = store;
+	p->orders = orders;
+	p->norders = n;
+	p->last_event = PG_INT64_MIN;
+	table_begin(&p->account_table, store, ST_ACCOUNT);
+	table_begin(&p->accrual_table, store, ST_ACCRUAL);
+	post_resolve_accounts(p);
+}
+
+static void
+end_posting(Posting *p)
+{
+	table_end(&p->accrual_table);
+	table_end(&p->account_table);
+	CommandCounterIncrement();
+}
+
 void
 post_orders(Store *store, PostOrder *orders, int n)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "rebate posting",
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
-	Posting		p = {0};
+	Posting		p;
 	bool		known = false;
 
-	store_ensure_epoch(store);
-	p.store = store;
-	p.orders = orders;
-	p.norders = n;
-	p.last_event = PG_INT64_MIN;
-	table_begin(&p.account_table, store, ST_ACCOUNT);
-	table_begin(&p.accrual_table, store, ST_ACCRUAL);
-
-	post_resolve_accounts(&p);
+	begin_posting(&p, store, orders, n);
 	for (int i = 0; i < n; i++)
 		known |= orders[i].facts->nrows > 0;
 	if (known)
@@ -264,15 +278,56 @@ post_orders(Store *store, PostOrder *orders, int n)
 	for (int i = 0; i < n; i++)
 		plan_order(&p, &orders[i]);
 	for (int i = 0; i < p.naccounts; i++)
-		post_write_account(&p, &p.accounts[i]);
+	{
+		PostAccount *account = &p.accounts[i];
+		int			nentries = p.nentries;
+
+		if (account->first == NULL)
+			continue;
+		while (!post_replace_account(&p, account, post_form_entries(&p, account)))
+			p.nentries = nentries;
+	}
 	post_write_accruals(&p);
 	post_write_entries(&p);
 
-	table_end(&p.accrual_table);
-	table_end(&p.account_table);
-	CommandCounterIncrement();
+	end_posting(&p);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
+}
+
+/*
+ * The rows of the order go first: the unique index of orders tells whether it is
+ * known, and then nothing else has been touched yet.
+ */
+bool
+post_new_order(Store *store, PostOrder *order)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "rebate posting",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	Posting		p;
+	PostAccount *account;
+	bool		is_new;
+
+	begin_posting(&p, store, order, 1);
+	plan_order(&p, order);
+	account = p.naccounts > 0 && p.accounts[0].first ? &p.accounts[0] : NULL;
+	for (;;)
+	{
+		HeapTuple	newtuple = account ? post_form_entries(&p, account) : NULL;
+
+		is_new = post_try_accruals(&p);
+		if (!is_new || account == NULL || post_replace_account(&p, account, newtuple))
+			break;
+		post_withdraw_accruals(&p);
+	}
+	if (is_new)
+		post_finish_accruals(&p);
+
+	end_posting(&p);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+	return is_new;
 }
 
 bool

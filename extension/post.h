@@ -25,6 +25,12 @@ typedef struct PostOrder
 extern void post_orders(Store *store, PostOrder *orders, int n);
 
 /*
+ * Post one order that was decided as new without looking for facts of it.
+ * Returns false, having posted nothing, if there are some.
+ */
+extern bool post_new_order(Store *store, PostOrder *order);
+
+/*
  * Move the facts and accruals of an order to another key.  Returns false, having
  * done nothing, if the other key has facts of its own.
  */

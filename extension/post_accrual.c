@@ -206,3 +206,34 @@ post_write_accruals(Posting *p)
 					 errhint("Try the transaction again.")));
 	}
 }
+
+bool
+post_try_accruals(Posting *p)
+{
+	for (int i = 0; i < p->nwrites; i++)
+	{
+		if (!table_insert_key(&p->accrual_table, p->writes[i].newtuple,
+							  p->store->indexes[SI_ACCRUAL_ORDER]))
+		{
+			p->nwrites = i + 1;
+			post_withdraw_accruals(p);
+			return false;
+		}
+	}
+	return true;
+}
+
+void
+post_withdraw_accruals(Posting *p)
+{
+	for (int i = 0; i < p->nwrites; i++)
+		table_withdraw(&p->accrual_table, p->writes[i].newtuple);
+}
+
+void
+post_finish_accruals(Posting *p)
+{
+	for (int i = 0; i < p->nwrites; i++)
+		table_insert_rest(&p->accrual_table, p->writes[i].newtuple,
+						  p->store->indexes[SI_ACCRUAL_ORDER]);
+}

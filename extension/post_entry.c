@@ -58,12 +58,14 @@ add_entry(Posting *p, const Movement *m, const EntryFields *e, const FormData_ac
 }
 
 /*
- * Take an account through its movements: "state" goes from before to after
- * them, and the rows of its entries are formed.
+ * Take an account through its movements and form the rows of its entries.
+ * Returns the account's row as it is after them.
  */
-static void
-form_entries(Posting *p, PostAccount *account, FormData_account *state)
+HeapTuple
+post_form_entries(Posting *p, PostAccount *account)
 {
+	HeapTuple	newtuple = heap_copytuple(account->tuple);
+	FormData_account *state = (FormData_account *) GETSTRUCT(newtuple);
 	int64		xid = (int64) U64FromFullTransactionId(GetTopFullTransactionId());
 	TimestampTz now = GetCurrentTimestamp();
 
@@ -105,43 +107,34 @@ form_entries(Posting *p, PostAccount *account, FormData_account *state)
 															 state->last_check, state->balance);
 	}
 	state->last_posted = now;
+	return newtuple;
 }
 
 /*
- * Post the movements of one account.  The update of its row is what serialises
- * postings of the account; the entries are written when all accounts are.
+ * Bring the row of an account along.  The update is what serialises postings of
+ * the account.
  */
-void
-post_write_account(Posting *p, PostAccount *account)
+bool
+post_replace_account(Posting *p, PostAccount *account, HeapTuple newtuple)
 {
-	int			nentries = p->nentries;
+	TM_Result	result = table_replace(&p->account_table, &account->tuple->t_self, newtuple);
+	Snapshot	snapshot;
 
-	if (account->first == NULL)
-		return;
-	for (;;)
-	{
-		HeapTuple	newtuple = heap_copytuple(account->tuple);
-		TM_Result	result;
-		Snapshot	snapshot;
+	if (result == TM_Ok)
+		return true;
+	if (result != TM_Updated && result != TM_Deleted)
+		elog(ERROR, "unexpected result %d of an account's update", (int) result);
 
-		p->nentries = nentries;
-		form_entries(p, account, (FormData_account *) GETSTRUCT(newtuple));
-		result = table_replace(&p->account_table, &account->tuple->t_self, newtuple);
-		if (result == TM_Ok)
-			break;
-		if (result != TM_Updated && result != TM_Deleted)
-			elog(ERROR, "unexpected result %d of an account's update", (int) result);
-
-		/* somebody was faster and has committed: begin again from there */
-		snapshot = RegisterSnapshot(GetLatestSnapshot());
-		account->tuple = post_find_account(p, account, snapshot);
-		UnregisterSnapshot(snapshot);
-		if (account->tuple == NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_RB_STORE_DAMAGED),
-					 errmsg("account " INT64_FORMAT " was deleted", account->account_id),
-					 errhint("Restore it; rebate.audit() lists what is wrong.")));
-	}
+	/* somebody was faster and has committed: it begins again from there */
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	account->tuple = post_find_account(p, account, snapshot);
+	UnregisterSnapshot(snapshot);
+	if (account->tuple == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_RB_STORE_DAMAGED),
+				 errmsg("account " INT64_FORMAT " was deleted", account->account_id),
+				 errhint("Restore it; rebate.audit() lists what is wrong.")));
+	return false;
 }
 
 void

@@ -87,10 +87,20 @@ extern HeapTuple post_form_accrual(Posting *p, const AccrualWrite *write, const 
 extern void post_write_accruals(Posting *p);
 
 /*
- * post_entry.c: post the movements of one account: bring its row along, form
- * its entries
+ * The same for an order that is assumed to be new: make its rows, findable by
+ * their order only.  Returns false, having withdrawn them, if the order is known.
  */
-extern void post_write_account(Posting *p, PostAccount *account);
+extern bool post_try_accruals(Posting *p);
+extern void post_withdraw_accruals(Posting *p);
+extern void post_finish_accruals(Posting *p);
+
+/*
+ * post_entry.c: form the entries of one account, and bring its row along.  The
+ * second returns false if somebody was faster: the account is then as he left it,
+ * and its entries are to be formed again.
+ */
+extern HeapTuple post_form_entries(Posting *p, PostAccount *account);
+extern bool post_replace_account(Posting *p, PostAccount *account, HeapTuple newtuple);
 extern void post_write_entries(Posting *p);
 
 /* List, find or make, and sort the accounts that the orders touch */

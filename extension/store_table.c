@@ -31,6 +31,7 @@ table_begin(StoreTableDesc *table, Store *store, StoreTable which)
 	table->slot = NULL;
 	table->estate = NULL;
 	table->store = store;
+	table->key = InvalidOid;
 }
 
 /* Indexes are opened when the first index entry is made: a HOT update makes none. */
@@ -98,11 +99,25 @@ index_holds(StoreTableDesc *table, int i)
 	return ExecQual(info->ii_PredicateState, context);
 }
 
-static void
-insert_index_entries(StoreTableDesc *table, HeapTuple tuple, bool only_summarizing)
+/* Which index entries to make for a row */
+typedef enum EntriesFor
+{
+	ALL_INDEXES,
+	SUMMARIZING_INDEXES,
+	KEY_INDEX,					/* that of table->key */
+	OTHER_INDEXES
+} EntriesFor;
+
+/*
+ * Returns false if KEY_INDEX may have an entry of the same key; the new one is
+ * there all the same.
+ */
+static bool
+insert_index_entries(StoreTableDesc *table, HeapTuple tuple, EntriesFor which)
 {
 	Datum		values[INDEX_MAX_KEYS];
 	bool		isnull[INDEX_MAX_KEYS];
+	bool		is_new = true;
 
 	if (table->nindexes < 0)
 		open_indexes(table);
@@ -110,24 +125,52 @@ insert_index_entries(StoreTableDesc *table, HeapTuple tuple, bool only_summarizi
 	for (int i = 0; i < table->nindexes; i++)
 	{
 		Relation	index = table->indexes[i];
+		bool		is_key = which >= KEY_INDEX && RelationGetRelid(index) == table->key;
 
 		if (!table->infos[i]->ii_ReadyForInserts ||
-			(only_summarizing && !index_is_summarizing(table->infos[i])) ||
+			(which == SUMMARIZING_INDEXES && !index_is_summarizing(table->infos[i])) ||
+			(which == KEY_INDEX && !is_key) || (which == OTHER_INDEXES && is_key) ||
 			!index_holds(table, i))
 			continue;
 		FormIndexDatum(table->infos[i], table->slot, table->estate, values, isnull);
-		index_insert(index, values, isnull, &tuple->t_self, table->rel,
-					 index->rd_index->indisunique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO,
-					 false, table->infos[i]);
+		is_new &= index_insert(index, values, isnull, &tuple->t_self, table->rel,
+							   !index->rd_index->indisunique ? UNIQUE_CHECK_NO :
+							   which == KEY_INDEX ? UNIQUE_CHECK_PARTIAL : UNIQUE_CHECK_YES,
+							   false, table->infos[i]) ||
+			!index->rd_index->indisunique;
 	}
 	ExecClearTuple(table->slot);
+	return is_new;
 }
 
 void
 table_insert(StoreTableDesc *table, HeapTuple tuple)
 {
 	heap_insert(table->rel, tuple, GetCurrentCommandId(true), 0, NULL);
-	insert_index_entries(table, tuple, false);
+	insert_index_entries(table, tuple, ALL_INDEXES);
+}
+
+bool
+table_insert_key(StoreTableDesc *table, HeapTuple tuple, Oid key)
+{
+	table->key = key;
+	heap_insert(table->rel, tuple, GetCurrentCommandId(true), 0, NULL);
+	return insert_index_entries(table, tuple, KEY_INDEX);
+}
+
+void
+table_insert_rest(StoreTableDesc *table, HeapTuple tuple, Oid key)
+{
+	table->key = key;
+	insert_index_entries(table, tuple, OTHER_INDEXES);
+}
+
+void
+table_withdraw(StoreTableDesc *table, HeapTuple tuple)
+{
+	/* a command cannot delete what it has inserted itself */
+	CommandCounterIncrement();
+	simple_heap_delete(table->rel, &tuple->t_self);
 }
 
 TM_Result
@@ -147,7 +190,8 @@ table_replace(StoreTableDesc *table, ItemPointer tid, HeapTuple tuple)
 								InvalidSnapshot,
 								true, &tmfd, &lockmode, &update_indexes);
 	if (result == TM_Ok && update_indexes != UPDATE_NO_INDEX)
-		insert_index_entries(table, tuple, update_indexes == UPDATE_SUMMARIZING_INDEXES);
+		insert_index_entries(table, tuple, update_indexes == UPDATE_SUMMARIZING_INDEXES ?
+							 SUMMARIZING_INDEXES : ALL_INDEXES);
 	if (result == TM_Updated && IsolationUsesXactSnapshot())
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),

@@ -20,6 +20,7 @@ typedef struct StoreTableDesc
 	Relation   *indexes;
 	IndexInfo **infos;
 	TupleTableSlot *slot;
+	Oid			key;			/* see table_insert_key() */
 	EState	   *estate;			/* for the user's own partial and expression indexes */
 } StoreTableDesc;
 
@@ -28,6 +29,16 @@ extern void table_end(StoreTableDesc *table);
 
 /* Insert; raises unique_violation as any insert does */
 extern void table_insert(StoreTableDesc *table, HeapTuple tuple);
+
+/*
+ * Insert in two steps.  The first makes the row and its entry in the unique
+ * index "key", and returns false if that index may hold the key already; it does
+ * not wait, and does not raise.  Then the row is withdrawn, or the other indexes
+ * get their entries.
+ */
+extern bool table_insert_key(StoreTableDesc *table, HeapTuple tuple, Oid key);
+extern void table_insert_rest(StoreTableDesc *table, HeapTuple tuple, Oid key);
+extern void table_withdraw(StoreTableDesc *table, HeapTuple tuple);
 
 /* Replace the version at *tid; TM_Ok, or what kept it from being replaced */
 extern TM_Result table_replace(StoreTableDesc *table, ItemPointer tid, HeapTuple tuple);

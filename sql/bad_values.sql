@@ -68,7 +68,7 @@ DROP TRIGGER zz ON n;
 CREATE TABLE b (id int PRIMARY KEY, m text, amount numeric);
 INSERT INTO b SELECT i, 'm' || i % 10, 100 FROM generate_series(1, 20000) i;
 INSERT INTO b VALUES (119990, 'm1', 5);
-SELECT rebate.attach('b', 'm', 'amount', 'EUR');
+SELECT rebate.attach('b', 'm', 'amount', 'EUR', on_truncate => 'void');
 BEGIN;
 DELETE FROM b WHERE id = 119990;
 SAVEPOINT s;
@@ -76,6 +76,19 @@ UPDATE b SET id = id + 100000 WHERE id <= 20000;
 SELECT rebate.flush() > 0 AS flushed;
 ROLLBACK TO s;
 COMMIT;
+SELECT * FROM rebate.audit();
+-- orders that were posted early and are met again by the same statement
+UPDATE b SET id = id + 100000 WHERE id <= 20000;
+SELECT count(*), sum(earned) FROM rebate.accruals WHERE source = 'public.b';
+TRUNCATE b;
+INSERT INTO b SELECT i, 'm' || i % 10, 10 FROM generate_series(200001, 200100) i;
+BEGIN;
+UPDATE b SET amount = 20;
+INSERT INTO b SELECT i, 'm' || i % 10, 10 FROM generate_series(200101, 220000) i
+	UNION ALL SELECT i, 'm' || i % 10, 30 FROM generate_series(200001, 200100) i
+	ON CONFLICT (id) DO UPDATE SET amount = excluded.amount;
+COMMIT;
+SELECT count(*), sum(earned) FROM rebate.accruals WHERE source = 'public.b' AND earned <> 0;
 SELECT * FROM rebate.audit();
 -- no session setting moves a limit, and a switch to read-only none of the money
 SET timezone = 'AAA0BBB-167,J1,J320';

@@ -275,6 +275,8 @@ SELECT order_key, order_time, earned FROM rebate.accruals WHERE rule = 'daily' O
 SELECT rebate.set_rule('today', percent => 1, source => 'daily');
 INSERT INTO daily VALUES (100, 'd', 100, (now() AT TIME ZONE 'UTC')::date);
 SELECT rule, earned FROM rebate.accruals WHERE source = 'public.daily' AND order_key = '100';
+-- what "today" is depends on the zone, which is changed below
+DELETE FROM daily WHERE id = 100;
 
 --
 -- Hold: maturing until confirmed + hold in the programme's zone

@@ -206,6 +206,7 @@ CREATE TABLE rebate_data.accrual (
 	phase			"char" NOT NULL,
 	flags			smallint NOT NULL,
 	part			smallint NOT NULL,
+	order_key		text COLLATE "C" NOT NULL,
 	kind			"char",
 	seq				bigint,
 	posted_at		timestamptz,
@@ -228,7 +229,6 @@ CREATE TABLE rebate_data.accrual (
 	due				timestamptz,
 	granted			bigint,
 	level			smallint,
-	order_key		text COLLATE "C" NOT NULL,
 	base			numeric,
 	looked_up		jsonb,
 	CONSTRAINT accrual_order_key UNIQUE (source_id, order_key, part)
@@ -242,6 +242,7 @@ CREATE TABLE rebate_data.entry (
 	payout_id		bigint,
 	source_id		integer,
 	rule_id			integer NOT NULL,
+	order_key		text COLLATE "C",
 	kind			"char" NOT NULL,
 	seq				bigint NOT NULL,
 	posted_at		timestamptz NOT NULL,
@@ -260,7 +261,6 @@ CREATE TABLE rebate_data.entry (
 	maturing		bigint,
 	available		bigint,
 	held			bigint,
-	order_key		text COLLATE "C",
 	CONSTRAINT entry_pkey PRIMARY KEY (account_id, seq)
 ) USING heap;
 COMMENT ON TABLE rebate_data.entry IS 'append-only: the movements after those that opened a rebate, each between two ledger accounts, with the balances after it (NULL: zero; book_date: as effective_date; posting_id: as accrual_id)';

@@ -65,8 +65,27 @@ CREATE TABLE ledger.accrual (
 	granted			bigint,
 	level			smallint,
 	looked_up		jsonb,
+	kind			"char",
+	seq				bigint,
+	posted_at		timestamptz,
+	xid				xid8,
+	"check"			bigint,
+	debit			integer,
+	credit			integer,
+	epoch			integer,
+	effective_date	date,
+	book_date		date,
+	amount			bigint,
+	event_at		timestamptz,
+	posting_id		bigint,
+	tracked			bigint,
+	pending			bigint,
+	maturing		bigint,
+	available		bigint,
+	held			bigint,
 	UNIQUE (source_id, order_id, rule_id, account_id)
 ) WITH (fillfactor = 90);
+CREATE UNIQUE INDEX ON ledger.accrual (account_id, seq) WHERE seq IS NOT NULL;
 
 CREATE TABLE ledger.entry (
 	account_id		bigint NOT NULL,
@@ -95,7 +114,7 @@ CREATE TABLE ledger.entry (
 	PRIMARY KEY (account_id, seq)
 );
 
--- A new order: one look for its rule, one change of the account, two inserts.
+-- A new order: one look for its rule, one change of the account, one insert.
 CREATE FUNCTION ledger.order_inserted() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
 	new_generation	integer;
@@ -147,14 +166,11 @@ BEGIN
 	END LOOP;
 
 	INSERT INTO ledger.accrual (accrual_id, account_id, source_id, rule_id, version, generation, first_seen, order_time,
-		earned, bucket, phase, flags, order_id, base, confirmed_at)
+		earned, bucket, phase, flags, order_id, base, confirmed_at,
+		kind, seq, posted_at, xid, "check", debit, credit, epoch, effective_date, available)
 	VALUES (new_accrual, a.account_id, 1, new_rule, new_version, new_generation, now(), NEW.created_at,
-		new_earned, 'a', 'c', 0, NEW.id, NEW.amount, now());
-
-	INSERT INTO ledger.entry (account_id, seq, posting_id, amount, posted_at, event_at, xid, "check", debit, credit, epoch,
-		effective_date, book_date, kind, accrual_id, available, source_id, order_id)
-	VALUES (a.account_id, a.last_entry, nextval('ledger.id'), new_earned, a.last_posted, NEW.created_at,
-		pg_current_xact_id(), a.last_check, new_expense, 4, 1, current_date, current_date, 'a', new_accrual, a.available, 1, NEW.id);
+		new_earned, 'a', 'c', 0, NEW.id, NEW.amount, now(),
+		'a', a.last_entry, a.last_posted, pg_current_xact_id(), a.last_check, new_expense, 4, 1, current_date, a.available);
 	RETURN NULL;
 END
 $$;
