@@ -25,26 +25,38 @@ typedef struct Place
 	ItemPointerData tid;
 } Place;
 
-static Place *places = NULL;
-static uint32 nplaces = 0;		/* a power of two */
+/* Two places for accounts whose hashes meet: the one kept last, and the one before */
+typedef Place Pair[2];
+
+static Pair *pairs = NULL;
+static uint32 npairs = 0;		/* a power of two */
 static uint32 nkept = 0;		/* since the table has this size */
+
+static void
+keep(Pair pair, Place place)
+{
+	if (pair[0].hash != place.hash)
+		pair[1] = pair[0];
+	pair[0] = place;
+}
 
 /* To a larger table, by steps large enough that few places are forgotten meanwhile. */
 static void
 grow(void)
 {
-	uint32		oldn = nplaces;
-	Place	   *old = places;
-	Place	   *grown;
-	uint32		n = oldn ? Min(oldn * 16, MAX_PLACES) : MIN_PLACES;
+	uint32		oldn = npairs;
+	Pair	   *old = pairs;
+	Pair	   *grown;
+	uint32		n = oldn ? Min(oldn * 16, MAX_PLACES / 2) : MIN_PLACES / 2;
 
-	grown = MemoryContextAllocExtended(CacheMemoryContext, sizeof(Place) * n,
+	grown = MemoryContextAllocExtended(CacheMemoryContext, sizeof(Pair) * n,
 									   MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 	for (uint32 i = 0; i < oldn; i++)
-		if (old[i].buffer != InvalidBuffer)
-			grown[old[i].hash & (n - 1)] = old[i];
-	places = grown;
-	nplaces = n;
+		for (int j = 1; j >= 0; j--)
+			if (old[i][j].buffer != InvalidBuffer)
+				keep(grown[old[i][j].hash & (n - 1)], old[i][j]);
+	pairs = grown;
+	npairs = n;
 	nkept = 0;
 	if (old)
 		pfree(old);
@@ -53,29 +65,30 @@ grow(void)
 Buffer
 account_memo_read(Relation account, uint32 hash, ItemPointer tid)
 {
-	Place	   *place;
+	Place	   *pair;
 
-	if (nplaces == 0)
+	if (npairs == 0)
 		return InvalidBuffer;
-	place = &places[hash & (nplaces - 1)];
-	if (place->buffer == InvalidBuffer || place->hash != hash ||
-		!ReadRecentBuffer(relation_locator(account), MAIN_FORKNUM,
-						  ItemPointerGetBlockNumber(&place->tid), place->buffer))
-		return InvalidBuffer;
-	*tid = place->tid;
-	return place->buffer;
+	pair = pairs[hash & (npairs - 1)];
+	for (int i = 0; i < 2; i++)
+	{
+		if (pair[i].buffer == InvalidBuffer || pair[i].hash != hash ||
+			!ReadRecentBuffer(relation_locator(account), MAIN_FORKNUM,
+							  ItemPointerGetBlockNumber(&pair[i].tid), pair[i].buffer))
+			continue;
+		*tid = pair[i].tid;
+		return pair[i].buffer;
+	}
+	return InvalidBuffer;
 }
 
 void
 account_memo_keep(uint32 hash, ItemPointer tid, Buffer buffer)
 {
-	Place	   *place;
+	Place		place = {hash, buffer, *tid};
 
-	if (nkept >= nplaces && nplaces < MAX_PLACES)
+	if (nkept >= npairs && npairs < MAX_PLACES / 2)
 		grow();
 	nkept++;
-	place = &places[hash & (nplaces - 1)];
-	place->hash = hash;
-	place->buffer = buffer;
-	place->tid = *tid;
+	keep(pairs[hash & (npairs - 1)], place);
 }
