@@ -106,11 +106,16 @@ read_generation(Store *store, bool *expressions)
 {
 	Relation	rel = table_open(store->tables[ST_GENERATION], AccessShareLock);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
-	HeapTuple	tuple = systable_getnext(scan);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
 	bool		isnull;
 	int32		result;
 
+	/* by its index: after many writes the one row lies behind many pages */
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_BOOLEQ, BoolGetDatum(true));
+	scan = systable_beginscan(rel, store->indexes[SI_GENERATION], true, snapshot, 1, &key);
+	tuple = systable_getnext(scan);
 	if (!HeapTupleIsValid(tuple))
 		ereport(ERROR,
 				(errcode(ERRCODE_RB_STORE_DAMAGED),

@@ -12,12 +12,14 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 
 #include "guard.h"
 #include "source.h"
@@ -373,6 +375,15 @@ load_source(Store *store, Source *source, Relation rel, HeapTuple row, TupleDesc
 		source->broken = MemoryContextStrdup(source->context, error->message);
 }
 
+static bool
+is_attached(HeapTuple row, TupleDesc desc)
+{
+	bool		isnull;
+
+	(void) SPI_getbinval(row, desc, SPI_fnumber(desc, "detached_at"), &isnull);
+	return isnull;
+}
+
 /*
  * Build the entry of a relation: read its row with the newest snapshot, since the
  * triggers of an attachment are visible at once too.
@@ -383,9 +394,11 @@ build_source(Store *store, Oid relid)
 	MemoryContext context = AllocSetContextCreate(CacheMemoryContext, "rebate source",
 												  ALLOCSET_SMALL_SIZES);
 	Source	   *source;
-	StoreSpi	scope;
-	Oid			argtypes[1] = {REGCLASSOID};
-	Datum		values[1];
+	Relation	table;
+	Snapshot	snapshot;
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple	row;
 	uint64		counter = store_epoch_of_rules();
 
 	source = MemoryContextAllocZero(context, sizeof(Source));
@@ -395,25 +408,27 @@ build_source(Store *store, Oid relid)
 
 	PG_TRY();
 	{
-		store_spi_begin(store, &scope);
-		values[0] = ObjectIdGetDatum(relid);
-		if (SPI_execute_with_args("SELECT * FROM rebate_data.source"
-								  " WHERE relation::oid OPERATOR(pg_catalog.=) $1::oid"
-								  "   AND detached_at IS NULL",
-								  1, argtypes, values, NULL, true, 1) != SPI_OK_SELECT)
-			elog(ERROR, "could not read sources");
-		if (SPI_processed == 1)
+		/* without SPI: a new connection's first order pays for this */
+		table = table_open(store->tables[ST_SOURCE], AccessShareLock);
+		snapshot = RegisterSnapshot(GetLatestSnapshot());
+		ScanKeyInit(&key, 2, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
+		scan = systable_beginscan(table, store->indexes[SI_SOURCE_RELATION], true, snapshot, 1,
+								  &key);
+		row = systable_getnext(scan);
+		if (HeapTupleIsValid(row) && is_attached(row, RelationGetDescr(table)))
 		{
 			Relation	rel = try_relation_open(relid, AccessShareLock);
 
 			if (rel)
 			{
-				load_source(store, source, rel, SPI_tuptable->vals[0], SPI_tuptable->tupdesc);
+				load_source(store, source, rel, row, RelationGetDescr(table));
 				relation_close(rel, NoLock);
 				source->attached = true;
 			}
 		}
-		store_spi_end(&scope);
+		systable_endscan(scan);
+		UnregisterSnapshot(snapshot);
+		table_close(table, AccessShareLock);
 	}
 	PG_CATCH();
 	{

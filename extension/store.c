@@ -38,7 +38,7 @@
 
 static const char *const table_names[NUM_STORE_TABLES] = {
 	"account", "accrual", "entry", "rule_scope", "rule_version", "generation",
-	"source", "scope"
+	"source", "scope", "currency"
 };
 
 static const struct
@@ -53,6 +53,9 @@ static const struct
 	{"entry_pkey", ST_ENTRY},
 	{"rule_scope_pkey", ST_RULE_SCOPE},
 	{"rule_version_pkey", ST_RULE_VERSION},
+	{"generation_pkey", ST_GENERATION},
+	{"source_relation_key", ST_SOURCE},
+	{"currency_pkey", ST_CURRENCY},
 };
 
 /* Column types of the tables that are read and written as C structures */
@@ -420,9 +423,11 @@ store_currency(Store *s, const char *code)
 {
 	CurrencyInfo *info;
 	char		key[sizeof(info->code)];
-	StoreSpi	scope;
-	Oid			argtypes[1] = {TEXTOID};
-	Datum		values[1];
+	Relation	rel;
+	Snapshot	snapshot;
+	SysScanDesc scan;
+	ScanKeyData scankey;
+	HeapTuple	tuple;
 	bool		found,
 				isnull;
 	int			scale = -1;
@@ -445,14 +450,17 @@ store_currency(Store *s, const char *code)
 	if (info)
 		return info;
 
-	store_spi_begin(s, &scope);
-	values[0] = CStringGetTextDatum(code);
-	if (SPI_execute_with_args("SELECT scale FROM rebate_data.currency WHERE code OPERATOR(pg_catalog.=) $1",
-							  1, argtypes, values, NULL, true, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not read currencies");
-	if (SPI_processed == 1)
-		scale = DatumGetInt16(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	store_spi_end(&scope);
+	/* without SPI: a new connection's first order pays for this */
+	rel = table_open(s->tables[ST_CURRENCY], AccessShareLock);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ScanKeyInit(&scankey, 1, BTEqualStrategyNumber, F_TEXTEQ, CStringGetTextDatum(code));
+	scan = systable_beginscan(rel, s->indexes[SI_CURRENCY], true, snapshot, 1, &scankey);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		scale = DatumGetInt16(heap_getattr(tuple, 2, RelationGetDescr(rel), &isnull));
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
 
 	/* Unknown codes are not remembered: they come from rows and could be many */
 	if (scale < 0)

@@ -26,6 +26,7 @@ typedef enum StoreTable
 	ST_GENERATION,
 	ST_SOURCE,
 	ST_SCOPE,
+	ST_CURRENCY,
 	NUM_STORE_TABLES
 } StoreTable;
 
@@ -38,6 +39,9 @@ typedef enum StoreIndex
 	SI_ENTRY,
 	SI_RULE_SCOPE,
 	SI_RULE_VERSION,
+	SI_GENERATION,
+	SI_SOURCE_RELATION,
+	SI_CURRENCY,
 	NUM_STORE_INDEXES
 } StoreIndex;
 
