@@ -2,6 +2,7 @@
 #
 #   make                     build
 #   make install             into the PostgreSQL that PG_CONFIG names (DESTDIR is honoured)
+#   make client              rebate-listen, a program on libpq; make install-client
 #   make installcheck        regression tests and isolation specs on a running server (PGHOST, PGPORT, PGUSER)
 #   make test                everything, on private servers; TESTS="regress isolation" selects
 #   make demo                a sample shop on a private server; ORDERS=file.csv: with your own orders
@@ -68,7 +69,13 @@ all install installcheck uninstall clean:
 
 endif
 
-.PHONY: all install installcheck uninstall clean test demo psql seed bench deps FORCE
+.PHONY: all install installcheck uninstall clean client install-client test demo psql seed bench deps FORCE
+
+client:
+	@$(MAKE) -s -C client PG_CONFIG=$(PG_CONFIG)
+
+install-client:
+	@$(MAKE) -s -C client PG_CONFIG=$(PG_CONFIG) install
 
 deps:
 	@test/deps

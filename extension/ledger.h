@@ -30,7 +30,7 @@ typedef FormData_account *Form_account;
 
 enum AccountColumn
 {
-	AC_ACCOUNT_ID = 1, AC_CURRENCY = 11, AC_MEMBER = 12
+	AC_ACCOUNT_ID = 1, AC_CURRENCY = 11, AC_MEMBER = 12, AC_HANDLE = 14
 };
 
 /* The start of the tuples of rebate_data.accrual */

@@ -11,6 +11,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "delivery.h"
 #include "post_internal.h"
 
 /* Add to a bucket; a balance that does not fit is an error of the posting. */
@@ -121,7 +122,12 @@ post_replace_account(Posting *p, PostAccount *account, HeapTuple newtuple)
 	Snapshot	snapshot;
 
 	if (result == TM_Ok)
+	{
+		delivery_posted(account->account_id, account->tuple,
+						RelationGetDescr(p->account_table.rel),
+						((Form_account) GETSTRUCT(newtuple))->last_entry);
 		return true;
+	}
 	if (result != TM_Updated && result != TM_Deleted)
 		elog(ERROR, "unexpected result %d of an account's update", (int) result);
 

@@ -5,14 +5,18 @@
 #include "rebate.h"
 
 #include "access/xact.h"
+#include "miscadmin.h"
 #include "utils/guc.h"
 
+#include "channel.h"
 #include "collect.h"
+#include "delivery.h"
 #include "expr.h"
 #include "guard.h"
 #include "rules.h"
 #include "source.h"
 #include "store.h"
+#include "utility.h"
 
 PG_MODULE_MAGIC;
 
@@ -24,6 +28,13 @@ int			rebate_mode = MODE_ON;
 static const struct config_enum_entry posting_options[] = {
 	{"commit", POSTING_COMMIT, false},
 	{"statement", POSTING_STATEMENT, false},
+	{NULL, 0, false}
+};
+
+static const struct config_enum_entry delivery_options[] = {
+	{"worker", DELIVERY_WORKER, false},
+	{"commit", DELIVERY_COMMIT, false},
+	{"off", DELIVERY_OFF, false},
 	{NULL, 0, false}
 };
 
@@ -42,15 +53,20 @@ xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_PRE_COMMIT:
 		case XACT_EVENT_PRE_PREPARE:
 			collect_pre_commit();
+			delivery_pre_commit(event == XACT_EVENT_PRE_PREPARE);
 			break;
 		case XACT_EVENT_COMMIT:
+			delivery_at_commit();
+			/* FALLTHROUGH */
 		case XACT_EVENT_PREPARE:
+			delivery_at_xact_end();
 			collect_at_xact_end();
 			rules_at_commit();
 			expr_at_xact_end();
 			source_at_xact_end();
 			break;
 		case XACT_EVENT_ABORT:
+			delivery_at_xact_end();
 			collect_at_xact_end();
 			rules_at_abort();
 			store_at_abort();
@@ -69,9 +85,11 @@ subxact_callback(SubXactEvent event, SubTransactionId my, SubTransactionId paren
 	{
 		case SUBXACT_EVENT_COMMIT_SUB:
 			collect_at_subcommit(my, parent);
+			delivery_at_subcommit(my, parent);
 			break;
 		case SUBXACT_EVENT_ABORT_SUB:
 			collect_at_subabort(my);
+			delivery_at_subabort(my);
 			if (!guard_rolling_back())
 			{
 				rules_at_abort();
@@ -96,10 +114,32 @@ _PG_init(void)
 							 "off: the triggers do nothing, and the audit reports the orders that came meanwhile.",
 							 &rebate_mode, MODE_ON, mode_options,
 							 PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomEnumVariable("rebate.delivery",
+							 "Who notifies clients of what was posted.",
+							 "worker: a background worker, if rebate is preloaded, else as commit. commit: the transaction itself. off: nobody.",
+							 &rebate_delivery, DELIVERY_WORKER, delivery_options,
+							 PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("rebate.ring_size",
+							"Hints that can wait for the worker of a database.",
+							NULL, &rebate_ring_size, 16384, 1024, 1048576,
+							process_shared_preload_libraries_in_progress ? PGC_POSTMASTER : PGC_SIGHUP,
+							0, NULL, NULL, NULL);
+	DefineCustomIntVariable("rebate.max_databases",
+							"Databases that can have a worker.",
+							NULL, &rebate_max_databases, 8, 1, 1024,
+							process_shared_preload_libraries_in_progress ? PGC_POSTMASTER : PGC_SIGHUP,
+							0, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("rebate");
+
+	if (process_shared_preload_libraries_in_progress)
+	{
+		ring_init();
+		utility_init();
+	}
 
 	store_init();
 	source_init();
+	channel_init();
 	RegisterXactCallback(xact_callback, NULL);
 	RegisterSubXactCallback(subxact_callback, NULL);
 }

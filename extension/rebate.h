@@ -29,6 +29,8 @@
 #define ERRCODE_RB_ORDER_FAILED			MAKE_SQLSTATE('R', 'B', '0', '1', '0')
 #define ERRCODE_RB_STORE_DAMAGED		MAKE_SQLSTATE('R', 'B', '0', '1', '1')
 #define ERRCODE_RB_AMBIGUOUS_REKEY		MAKE_SQLSTATE('R', 'B', '0', '1', '2')
+#define ERRCODE_RB_CURSOR_REFUSED		MAKE_SQLSTATE('R', 'B', '0', '1', '3')
+#define ERRCODE_RB_NOT_ON_STANDBY		MAKE_SQLSTATE('R', 'B', '0', '1', '4')
 
 /* Where an order stands for us */
 typedef enum Phase

@@ -38,7 +38,7 @@
 
 static const char *const table_names[NUM_STORE_TABLES] = {
 	"account", "accrual", "entry", "rule_scope", "rule_version", "generation",
-	"source", "scope", "currency"
+	"source", "scope", "currency", "channel"
 };
 
 static const struct
@@ -50,7 +50,9 @@ static const struct
 	{"account_member_key", ST_ACCOUNT},
 	{"accrual_order_key", ST_ACCRUAL},
 	{"accrual_seq_key", ST_ACCRUAL},
+	{"accrual_xid_brin", ST_ACCRUAL},
 	{"entry_pkey", ST_ENTRY},
+	{"entry_xid_brin", ST_ENTRY},
 	{"rule_scope_pkey", ST_RULE_SCOPE},
 	{"rule_version_pkey", ST_RULE_VERSION},
 	{"generation_pkey", ST_GENERATION},

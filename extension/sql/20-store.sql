@@ -234,6 +234,7 @@ CREATE TABLE rebate_data.accrual (
 	CONSTRAINT accrual_order_key UNIQUE (source_id, order_key, part)
 ) USING heap WITH (fillfactor = 90);
 CREATE UNIQUE INDEX accrual_seq_key ON rebate_data.accrual (account_id, seq) WHERE seq IS NOT NULL;
+CREATE INDEX accrual_xid_brin ON rebate_data.accrual USING brin (xid) WITH (pages_per_range = 128, autosummarize = off);
 COMMENT ON TABLE rebate_data.accrual IS 'one rebate of one order under one rule for one account, with the facts of the order; rule_id 0 (account_id 0) is the bare decision and facts of an order; from kind to held: the entry that opened the rebate, which never changes (NULL amount: as earned; event_at: as order_time; book_date: as effective_date; posting_id: as accrual_id; balances: zero)';
 
 CREATE TABLE rebate_data.entry (
@@ -263,6 +264,7 @@ CREATE TABLE rebate_data.entry (
 	held			bigint,
 	CONSTRAINT entry_pkey PRIMARY KEY (account_id, seq)
 ) USING heap;
+CREATE INDEX entry_xid_brin ON rebate_data.entry USING brin (xid) WITH (pages_per_range = 128, autosummarize = off);
 COMMENT ON TABLE rebate_data.entry IS 'append-only: the movements after those that opened a rebate, each between two ledger accounts, with the balances after it (NULL: zero; book_date: as effective_date; posting_id: as accrual_id)';
 
 CREATE VIEW rebate_data.ledger AS
@@ -296,6 +298,12 @@ CREATE TABLE rebate_data.house_entry (
 	PRIMARY KEY (posting_id, leg)
 );
 COMMENT ON TABLE rebate_data.house_entry IS 'legs of postings that touch no member: splits, fees, merchant receipts';
+
+CREATE TABLE rebate_data.channel (
+	member		text COLLATE "C" PRIMARY KEY,
+	asked_at	timestamptz NOT NULL DEFAULT pg_catalog.now()
+);
+COMMENT ON TABLE rebate_data.channel IS 'members who asked for a channel: their events are published on it';
 
 CREATE TABLE rebate_data.failure (
 	source_id		integer NOT NULL,

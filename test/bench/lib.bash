@@ -23,7 +23,8 @@ max_wal_size = '32GB'
 checkpoint_timeout = '1h'
 synchronous_commit = off
 autovacuum = off
-max_prepared_transactions = 0"
+max_prepared_transactions = 0
+rebate.delivery = off"
 
 note() { printf '# %s\n' "$*"; }
 

@@ -58,10 +58,13 @@ SELECT rebate.set_rule('large order', percent => 4, minimum => 100, currency => 
 \echo
 \echo '=== 3. Orders'
 \echo
-\echo 'The shop goes on as before: one INSERT, an INSERT of several rows, a COPY.'
+\echo 'The shop goes on as before: one INSERT, an INSERT of several rows, a COPY. Beside it runs a client, rebate-listen:'
+\echo 'what it hears it prints at once, here behind ">>".'
 \echo
+\! "$DEMO_LISTENER" start
 \set ECHO queries
 INSERT INTO orders (customer, merchant, total) VALUES ('alice', 'tea house', 40.00);
+\! sleep 0.3
 INSERT INTO orders (customer, merchant, coupon, total) VALUES
     ('bob',   'tea house', NULL,      15.90),
     ('carol', 'bookshop',  'WELCOME', 60.00),
@@ -71,6 +74,7 @@ bob,bookshop,,250.00
 carol,tea house,,33.33
 ,bookshop,,80.00
 \.
+\! sleep 0.3
 \set ECHO none
 \echo
 \echo 'In the same transactions each order got its rebates. They are tracked: expected, but nobody has paid yet.'
@@ -97,12 +101,14 @@ SELECT member, tracked FROM rebate.balances WHERE member = 'dave';
 \echo
 \set ECHO queries
 UPDATE orders SET status = 'paid';
+\! sleep 0.3
 SELECT member, currency, tracked, pending, maturing, available FROM rebate.balances ORDER BY member;
 \set ECHO none
 \echo 'Delivered orders make them available, or maturing where the rule holds them back.'
 \echo
 \set ECHO queries
 UPDATE orders SET status = 'delivered' WHERE id IN (1, 3, 4, 5);
+\! sleep 0.3
 SELECT member, currency, tracked, pending, maturing, available FROM rebate.balances ORDER BY member;
 \set ECHO none
 \echo 'A third of order 4 is refunded, and order 6 cancelled: each takes back its share, and no more.'
@@ -110,9 +116,11 @@ SELECT member, currency, tracked, pending, maturing, available FROM rebate.balan
 \set ECHO queries
 UPDATE orders SET refunded = 40.00 WHERE id = 4;
 UPDATE orders SET status = 'cancelled' WHERE id = 6;
+\! sleep 0.3
 SELECT member, currency, tracked, pending, maturing, available FROM rebate.balances ORDER BY member;
 \set ECHO none
 
+\! "$DEMO_LISTENER" stop
 \echo '=== 5. One member''s ledger'
 \echo
 \echo 'Every movement, never changed afterwards, numbered without gaps, with the balances after it.'

@@ -20,8 +20,9 @@ REVOKE CREATE ON DATABASE rebate_test FROM rebate_test_mallory;
 
 CREATE EXTENSION rebate;
 SELECT hasnt_schema('rebate_data', 'CREATE EXTENSION makes no store');
-SELECT is_empty($$ SELECT c.oid::regclass FROM pg_class c WHERE relnamespace = 'rebate'::regnamespace $$,
-    'nor a table or view');
+SELECT is_empty($$ SELECT c.oid::regclass FROM pg_class c WHERE relnamespace = 'rebate'::regnamespace
+    AND relkind <> 'i' AND relname NOT IN ('channel_key', 'delivery_status') $$,
+    'nor a table or view, but those of delivery');
 CREATE TABLE orders (id int PRIMARY KEY, customer text, total numeric(12,2));
 SELECT lives_ok($$ SELECT rebate.attach('orders', member => 'customer', amount => 'total', currency => 'EUR') $$,
     'attach makes it');
@@ -45,13 +46,24 @@ SELECT bag_eq($$
     ('balance', 'member text, currency text DEFAULT NULL::text, at timestamp with time zone DEFAULT NULL::timestamp '
         'with time zone', 'TABLE(member text, currency text, tracked numeric, pending numeric, maturing numeric, '
         'available numeric, held numeric, last_entry bigint)'),
+    ('channel', 'member text', 'text'),
     ('create_store', 'owner name DEFAULT NULL::name', 'name'),
     ('detach', 'source regclass', 'void'),
     ('end_rule', 'name text, at timestamp with time zone DEFAULT NULL::timestamp with time zone', 'integer'),
+    ('events', 'member text, after text DEFAULT NULL::text, "limit" integer DEFAULT 100',
+        'TABLE(seq bigint, currency text, cursor text, event json)'),
+    ('events_cursor', 'member text', 'text'),
     ('explain', 'source regclass, VARIADIC key "any"', 'TABLE(topic text, subject text, outcome text, amount numeric, '
         'detail text)'),
+    ('feed', 'cursor text DEFAULT NULL::text, "limit" integer DEFAULT 1000', 'TABLE(cursor text, event json)'),
+    ('feed_cursor', '', 'text'),
     ('flush', '', 'bigint'),
+    ('get_delivery_status', 'OUT setting text, OUT mode text, OUT reason text, OUT worker_pid integer, OUT ring_size '
+        'integer, OUT ring_used bigint, OUT overflows bigint, OUT sweeps bigint, OUT hints bigint, OUT published '
+        'bigint, OUT notifications bigint, OUT lag interval, OUT queue_usage double precision, OUT last_error text, '
+        'OUT last_error_at timestamp with time zone', 'record'),
     ('order_key', 'source regclass, VARIADIC key "any"', 'text'),
+    ('rotate_channels', '', 'bigint'),
     ('set_group', 'name text, mode text DEFAULT ''first''::text', 'void'),
     ('set_programme', 'time_zone text', 'void'),
     ('set_rule', 'name text, percent numeric DEFAULT NULL::numeric, fixed numeric DEFAULT NULL::numeric, per_unit '
@@ -66,8 +78,10 @@ SELECT bag_eq($$
     $$, 'functions have the signatures of the reference');
 
 -- Views
-SELECT views_are('rebate', ARRAY['accruals', 'balances', 'decisions', 'entries', 'failures', 'ledger_accounts',
-    'rule_versions', 'rules', 'sources']);
+SELECT views_are('rebate', ARRAY['accruals', 'balances', 'decisions', 'delivery_status', 'entries', 'failures',
+    'ledger_accounts', 'rule_versions', 'rules', 'sources']);
+SELECT columns_are('rebate', 'delivery_status', ARRAY['setting', 'mode', 'reason', 'worker_pid', 'ring_size', 'ring_used',
+    'overflows', 'sweeps', 'hints', 'published', 'notifications', 'lag', 'queue_usage', 'last_error', 'last_error_at']);
 SELECT columns_are('rebate', 'balances', ARRAY['member', 'currency', 'tracked', 'pending', 'maturing', 'available',
     'held', 'last_entry', 'account_id', 'opened_at']);
 SELECT columns_are('rebate', 'accruals', ARRAY['accrual_id', 'member', 'currency', 'source', 'order_key', 'rule',
@@ -90,13 +104,18 @@ SELECT columns_are('rebate', 'rule_versions', ARRAY['rule', 'version', 'formula'
 SELECT columns_are('rebate', 'ledger_accounts', ARRAY['code', 'kind', 'description']);
 SELECT triggers_are('public', 'orders', ARRAY['rebate_insert', 'rebate_update', 'rebate_delete', 'rebate_truncate']);
 
--- Members of the extension are functions only; the store is the owner's.
+-- Members of the extension are functions, and for delivery a secret and a view; the store is the owner's.
 SELECT is_empty($$ SELECT pg_describe_object(classid, objid, 0) FROM pg_depend
     WHERE refclassid = 'pg_extension'::regclass AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'rebate')
-        AND deptype = 'e' AND classid <> 'pg_proc'::regclass $$, 'only functions are members of the extension');
+        AND deptype = 'e' AND classid <> 'pg_proc'::regclass
+        AND NOT (classid = 'pg_class'::regclass AND objid::regclass::text IN ('rebate.channel_key', 'rebate.delivery_status')) $$,
+    'no money is a member of the extension');
+SELECT is_empty($$ SELECT extconfig FROM pg_extension WHERE extname = 'rebate' AND extconfig IS NOT NULL $$,
+    'a dump leaves the key of channels out');
 SELECT is_empty($$ SELECT c.oid::regclass FROM pg_class c
     WHERE relnamespace IN ('rebate'::regnamespace, 'rebate_data'::regnamespace) AND relkind IN ('r', 'v', 'S')
-        AND relowner <> 'rebate_owner'::regrole $$, 'tables, sequences and views belong to the store''s owner');
+        AND relowner <> 'rebate_owner'::regrole
+        AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e') $$, 'tables, sequences and views belong to the store''s owner');
 SELECT is_empty($$ SELECT rolname FROM pg_roles WHERE rolname = 'rebate_owner' AND (rolcanlogin OR rolsuper OR
     rolcreaterole OR rolcreatedb OR rolbypassrls) $$,
     'who can neither log in nor do anything else');
@@ -118,7 +137,8 @@ SELECT bag_eq($$ SELECT p.proname::text FROM pg_proc p, aclexplode(COALESCE(p.pr
     WHERE p.pronamespace = 'rebate'::regnamespace AND a.grantee = 0 $$, ARRAY[]::text[],
         'PUBLIC may execute nothing');
 SELECT is_empty($$ SELECT c.oid::regclass, a.* FROM pg_class c, aclexplode(c.relacl) a
-    WHERE c.relnamespace IN ('rebate'::regnamespace, 'rebate_data'::regnamespace) AND a.grantee <> c.relowner $$,
+    WHERE c.relnamespace IN ('rebate'::regnamespace, 'rebate_data'::regnamespace) AND a.grantee <> c.relowner
+        AND NOT (c.relname = 'delivery_status' AND a.grantee = 'rebate_owner'::regrole) $$,
     'nobody but the owner has a right on tables and views');
 SELECT is_empty($$ SELECT n.nspname FROM pg_namespace n, aclexplode(COALESCE(n.nspacl, acldefault('n', n.nspowner))) a
     WHERE n.nspname = 'rebate_data' AND a.grantee <> n.nspowner OR n.nspname = 'rebate' AND a.grantee = 0 AND
@@ -140,12 +160,15 @@ SELECT lives_ok($$ DELETE FROM orders WHERE id = 2 $$, 'deletes');
 SELECT throws_ok('TRUNCATE orders', '42501', NULL, 'but gets no TRUNCATE by us');
 SELECT throws_ok('SELECT rebate.flush()', '42501', NULL, 'may not flush');
 SELECT throws_ok(format('SELECT * FROM rebate.%I', v), '42501', NULL, 'and reads no view: ' || v)
-FROM unnest(ARRAY['accruals', 'balances', 'decisions', 'entries', 'failures', 'ledger_accounts', 'rule_versions',
-    'rules', 'sources']) AS v;
+FROM unnest(ARRAY['accruals', 'balances', 'decisions', 'delivery_status', 'entries', 'failures', 'ledger_accounts',
+    'rule_versions', 'rules', 'sources', 'channel_key']) AS v;
 SELECT throws_ok(c, '42501', NULL, 'nor may: ' || c)
 FROM unnest(ARRAY[
     $$SELECT * FROM rebate.balance('alice')$$, $$SELECT * FROM rebate.explain('orders', 1)$$, $$SELECT * FROM
         rebate.audit()$$,
+    $$SELECT rebate.channel('alice')$$, $$SELECT rebate.rotate_channels()$$, $$SELECT * FROM rebate.events('alice')$$,
+    $$SELECT rebate.events_cursor('alice')$$, $$SELECT * FROM rebate.feed()$$, $$SELECT rebate.feed_cursor()$$,
+    $$SELECT * FROM rebate.get_delivery_status()$$,
     $$SELECT rebate.order_key('orders', 1)$$, $$SELECT rebate.attach('orders', 'customer', 'total', 'EUR', replace =>
         true)$$,
     $$SELECT rebate.detach('orders')$$, $$SELECT rebate.set_rule('mine', percent => 100)$$, $$SELECT
@@ -198,7 +221,9 @@ SELECT throws_ok('TRUNCATE orders', 'RB008', NULL, 'TRUNCATE of an attached tabl
 
 -- Settings
 SELECT bag_eq($$ SELECT name, context, boot_val FROM pg_settings WHERE name LIKE 'rebate.%' $$,
-    $$ VALUES ('rebate.mode', 'superuser', 'on'), ('rebate.posting', 'superuser', 'commit') $$,
+    $$ VALUES ('rebate.mode', 'superuser', 'on'), ('rebate.posting', 'superuser', 'commit'),
+        ('rebate.delivery', 'sighup', 'worker'), ('rebate.ring_size', 'sighup', '16384'),
+        ('rebate.max_databases', 'sighup', '8') $$,
         'settings are those of the reference');
 
 SELECT is_empty('SELECT * FROM rebate.audit()', 'the audit is clean');

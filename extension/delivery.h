@@ -1,0 +1,58 @@
+/*
+ * delivery.h
+ *	  Telling clients of what a transaction has posted.
+ */
+#ifndef REBATE_DELIVERY_H
+#define REBATE_DELIVERY_H
+
+#include "rebate.h"
+#include "ring.h"
+#include "store.h"
+
+typedef enum DeliveryMode
+{
+	DELIVERY_WORKER,
+	DELIVERY_COMMIT,
+	DELIVERY_OFF
+} DeliveryMode;
+
+extern int	rebate_delivery;
+
+#define SHARED_CHANNEL	"rebate"
+
+/* Longest payload that is sent; PostgreSQL takes less than 8,000 bytes */
+#define MAX_PAYLOAD		7000
+
+/* The mode in force, and why it is not the one that is set (NULL: it is) */
+extern DeliveryMode delivery_mode(const char **reason);
+
+/* The writer has posted entries of an account */
+extern void delivery_posted(int64 account_id, HeapTuple account, TupleDesc desc, int64 last);
+
+/* Callbacks of transaction and subtransaction, from rebate.c */
+extern void delivery_pre_commit(bool prepare);
+extern void delivery_at_commit(void);
+extern void delivery_at_xact_end(void);
+extern void delivery_at_subcommit(SubTransactionId my, SubTransactionId parent);
+extern void delivery_at_subabort(SubTransactionId my);
+
+/* Ask for the worker of this database unless it is there; false: there can be none */
+extern bool delivery_start_worker(void);
+
+/* The payload of the shared channel, written piece by piece */
+typedef struct SharedPayload
+{
+	char		text[MAX_PAYLOAD + 1];
+	int			len;
+	int			naccounts;
+} SharedPayload;
+
+/* Add an account; sends the payload when it is full.  The other sends the rest. */
+extern void shared_payload_add(SharedPayload *payload, const pg_uuid_t *handle, int64 last);
+extern void shared_payload_send(SharedPayload *payload);
+
+/* publisher.c: keep the worker of a database away, and let it come back */
+extern void publisher_keep_away(Oid dbid);
+extern void publisher_let_back(Oid dbid);
+
+#endif							/* REBATE_DELIVERY_H */

@@ -1,0 +1,248 @@
+/*
+ * event_read.c
+ *	  Reading entries in the order of account and sequence.
+ *
+ * Entries that opened a rebate are in the rebate's row, the others in a table of
+ * their own; each has a unique index in this order, and the two are merged.
+ */
+#include "rebate.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "event.h"
+
+/* One of the two tables, and its next entry */
+typedef struct Side
+{
+	Relation	rel;
+	Relation	index;
+	IndexScanDesc scan;
+	TupleTableSlot *slot;
+	bool		opening;
+	bool		more;
+	StringInfoData order_key;
+	EventRow	row;
+} Side;
+
+struct EventScan
+{
+	Snapshot	snapshot;
+	Side		opening;
+	Side		later;
+	Side	   *last;			/* whose entry was returned */
+	ScanKeyData after[2];		/* of a comparison of rows; the index keeps a pointer */
+};
+
+static void
+side_begin(Side *side, Store *store, StoreTable table, StoreIndex index, Snapshot snapshot,
+		   int nkeys)
+{
+	side->rel = table_open(store->tables[table], AccessShareLock);
+	side->index = index_open(store->indexes[index], AccessShareLock);
+	side->slot = table_slot_create(side->rel, NULL);
+	side->scan = index_beginscan_compat(side->rel, side->index, snapshot, nkeys);
+	side->opening = table == ST_ACCRUAL;
+	side->more = false;
+	initStringInfo(&side->order_key);
+}
+
+static void
+side_end(Side *side)
+{
+	index_endscan(side->scan);
+	ExecDropSingleTupleTableSlot(side->slot);
+	index_close(side->index, AccessShareLock);
+	table_close(side->rel, AccessShareLock);
+	pfree(side->order_key.data);
+}
+
+/* Keep the text of an order's key as C string, in memory that is used again. */
+static void
+keep_order_key(Side *side, Datum value, bool isnull)
+{
+	text	   *key;
+
+	side->row.order_key = NULL;
+	if (isnull)
+		return;
+	key = DatumGetTextPP(value);
+	resetStringInfo(&side->order_key);
+	appendBinaryStringInfo(&side->order_key, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
+	side->row.order_key = side->order_key.data;
+	if (key != (text *) DatumGetPointer(value))
+		pfree(key);
+}
+
+/* Bring the next entry of a side into its row. */
+static void
+side_next(Side *side)
+{
+	Datum	   *values = side->slot->tts_values;
+	bool	   *nulls = side->slot->tts_isnull;
+	EventRow   *row = &side->row;
+	EntryFields *e = &row->fields;
+
+	side->more = index_getnext_slot(side->scan, ForwardScanDirection, side->slot);
+	if (!side->more)
+		return;
+	slot_getallattrs(side->slot);
+	if (side->opening)
+	{
+		int64		earned = DatumGetInt64(values[ACC_EARNED - 1]);
+
+		e->account_id = DatumGetInt64(values[ACC_ACCOUNT_ID - 1]);
+		e->accrual_id = DatumGetInt64(values[ACC_ACCRUAL_ID - 1]);
+		e->payout_id = 0;
+		e->rule_id = DatumGetInt32(values[ACC_RULE_ID - 1]);
+		e->amount = Abs(earned);
+		e->event_at = DatumGetTimestampTz(values[ACC_ORDER_TIME - 1]);
+		row->source_id = DatumGetInt32(values[ACC_SOURCE_ID - 1]);
+		keep_order_key(side, values[ACC_ORDER_KEY - 1], nulls[ACC_ORDER_KEY - 1]);
+		entry_from_columns(&values[ACC_KIND - 1], &nulls[ACC_KIND - 1], e, &row->check,
+						   row->balance);
+	}
+	else
+	{
+		e->account_id = DatumGetInt64(values[EN_ACCOUNT_ID - 1]);
+		e->accrual_id = nulls[EN_ACCRUAL_ID - 1] ? 0 : DatumGetInt64(values[EN_ACCRUAL_ID - 1]);
+		e->payout_id = nulls[EN_PAYOUT_ID - 1] ? 0 : DatumGetInt64(values[EN_PAYOUT_ID - 1]);
+		e->rule_id = DatumGetInt32(values[EN_RULE_ID - 1]);
+		row->source_id = nulls[EN_SOURCE_ID - 1] ? 0 : DatumGetInt32(values[EN_SOURCE_ID - 1]);
+		keep_order_key(side, values[EN_ORDER_KEY - 1], nulls[EN_ORDER_KEY - 1]);
+		entry_from_columns(&values[EN_KIND - 1], &nulls[EN_KIND - 1], e, &row->check,
+						   row->balance);
+	}
+}
+
+/* A scan takes as many keys in each rescan as it was begun with. */
+static void
+side_rescan(Side *side, ScanKey keys, int nkeys)
+{
+	index_rescan(side->scan, keys, nkeys, NULL, 0);
+	side_next(side);
+}
+
+/* The side whose entry is next; NULL if there are no more. */
+static Side *
+first_side(Side *a, Side *b)
+{
+	EventKey	ka,
+				kb;
+
+	if (!a->more || !b->more)
+		return a->more ? a : b->more ? b : NULL;
+	ka = (EventKey) {a->row.fields.account_id, a->row.fields.seq};
+	kb = (EventKey) {b->row.fields.account_id, b->row.fields.seq};
+	return event_key_cmp(&ka, &kb) <= 0 ? a : b;
+}
+
+static EventScan *
+begin_scan(Store *store, Snapshot snapshot, int nkeys)
+{
+	EventScan  *scan = palloc(sizeof(EventScan));
+
+	/* texts of orders may be fetched from a TOAST table, which asks for this */
+	scan->snapshot = RegisterSnapshot(snapshot);
+	scan->last = NULL;
+	side_begin(&scan->opening, store, ST_ACCRUAL, SI_ACCRUAL_SEQ, scan->snapshot, nkeys);
+	side_begin(&scan->later, store, ST_ENTRY, SI_ENTRY, scan->snapshot, nkeys);
+	return scan;
+}
+
+/* (account_id, seq) > after, as one comparison of rows: accounts can be long. */
+EventScan *
+event_scan_begin(Store *store, Snapshot snapshot, EventKey after)
+{
+	EventScan  *scan = begin_scan(store, snapshot, 1);
+	ScanKeyData row;
+
+	ScanKeyEntryInitialize(&scan->after[0], SK_ROW_MEMBER, 1, BTGreaterStrategyNumber, INT8OID,
+						   InvalidOid, F_BTINT8CMP, Int64GetDatum(after.account_id));
+	ScanKeyEntryInitialize(&scan->after[1], SK_ROW_MEMBER | SK_ROW_END, 2, BTGreaterStrategyNumber,
+						   INT8OID, InvalidOid, F_BTINT8CMP, Int64GetDatum(after.seq));
+	memset(&row, 0, sizeof(row));
+	row.sk_flags = SK_ROW_HEADER;
+	row.sk_attno = 1;
+	row.sk_strategy = BTGreaterStrategyNumber;
+	row.sk_argument = PointerGetDatum(scan->after);
+	side_rescan(&scan->opening, &row, 1);
+	side_rescan(&scan->later, &row, 1);
+	return scan;
+}
+
+const EventRow *
+event_scan_next(EventScan *scan)
+{
+	if (scan->last)
+		side_next(scan->last);
+	scan->last = first_side(&scan->opening, &scan->later);
+	return scan->last ? &scan->last->row : NULL;
+}
+
+void
+event_scan_end(EventScan *scan)
+{
+	side_end(&scan->later);
+	side_end(&scan->opening);
+	UnregisterSnapshot(scan->snapshot);
+	pfree(scan);
+}
+
+EventScan *
+event_lookup_begin(Store *store, Snapshot snapshot)
+{
+	return begin_scan(store, snapshot, 2);
+}
+
+const EventRow *
+event_lookup(EventScan *scan, EventKey place, bool opening)
+{
+	Side	   *side = opening ? &scan->opening : &scan->later;
+	ScanKeyData keys[2];
+
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(place.account_id));
+	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(place.seq));
+	side_rescan(side, keys, 2);
+	return side->more ? &side->row : NULL;
+}
+
+int64
+event_read(Store *store, Snapshot snapshot, int64 account_id, int64 after, int64 upto,
+		   int64 limit, void (*fn) (void *arg, const EventRow *row), void *arg)
+{
+	EventScan  *scan = begin_scan(store, snapshot, 3);
+	bool		names = event_names_begin(store);
+	ScanKeyData keys[3];
+	const EventRow *row;
+	int64		n = 0;
+
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(account_id));
+	ScanKeyInit(&keys[1], 2, BTGreaterStrategyNumber, F_INT8GT, Int64GetDatum(after));
+	ScanKeyInit(&keys[2], 2, BTLessEqualStrategyNumber, F_INT8LE, Int64GetDatum(upto));
+	side_rescan(&scan->opening, keys, 3);
+	side_rescan(&scan->later, keys, 3);
+	for (; n < limit && (row = event_scan_next(scan)) != NULL; n++)
+		fn(arg, row);
+	if (names)
+		event_names_end();
+	event_scan_end(scan);
+	return n;
+}
+
+bool
+event_is_own(Store *store, const EventRow *row)
+{
+	FullTransactionId own = GetTopFullTransactionIdIfAny();
+
+	return FullTransactionIdIsValid(own) && store->epoch_current &&
+		row->fields.epoch == store->epoch &&
+		row->fields.xid == (int64) U64FromFullTransactionId(own);
+}

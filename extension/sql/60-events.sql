@@ -1,0 +1,23 @@
+-- Reading events by cursor.  Each function checks its caller: superusers and
+-- members of the store owner's role.
+CREATE FUNCTION rebate.events(member text, after text DEFAULT NULL, "limit" integer DEFAULT 100)
+RETURNS TABLE (seq bigint, currency text, cursor text, event json)
+AS 'MODULE_PATHNAME', 'rebate_events' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION rebate.events(text, text, integer) IS 'events of a member after a cursor (NULL: from the beginning), with the cursor after each';
+REVOKE ALL ON FUNCTION rebate.events(text, text, integer) FROM PUBLIC;
+
+CREATE FUNCTION rebate.events_cursor(member text) RETURNS text
+AS 'MODULE_PATHNAME', 'rebate_events_cursor' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION rebate.events_cursor(text) IS 'cursor after all events of a member that are there now';
+REVOKE ALL ON FUNCTION rebate.events_cursor(text) FROM PUBLIC;
+
+CREATE FUNCTION rebate.feed(cursor text DEFAULT NULL, "limit" integer DEFAULT 1000)
+RETURNS TABLE (cursor text, event json)
+AS 'MODULE_PATHNAME', 'rebate_feed' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION rebate.feed(text, integer) IS 'events of all members after a cursor (NULL: from the beginning), each once, with the cursor after each';
+REVOKE ALL ON FUNCTION rebate.feed(text, integer) FROM PUBLIC;
+
+CREATE FUNCTION rebate.feed_cursor() RETURNS text
+AS 'MODULE_PATHNAME', 'rebate_feed_cursor' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION rebate.feed_cursor() IS 'cursor after all events that are visible now';
+REVOKE ALL ON FUNCTION rebate.feed_cursor() FROM PUBLIC;

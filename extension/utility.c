@@ -1,0 +1,115 @@
+/*
+ * utility.c
+ *	  Commands that concern a publisher: it gets out of the way of those that want
+ *	  a database for themselves, and looks for what COMMIT PREPARED committed.
+ *
+ * Only in a preloaded library: without one there is no publisher.
+ */
+#include "rebate.h"
+
+#include "commands/dbcommands.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "tcop/utility.h"
+
+#include "delivery.h"
+#include "utility.h"
+
+static ProcessUtility_hook_type previous_hook = NULL;
+
+static void
+call_previous(PlannedStmt *pstmt, const char *query, bool read_only_tree,
+			  ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *env,
+			  DestReceiver *dest, QueryCompletion *qc)
+{
+	if (previous_hook)
+		previous_hook(pstmt, query, read_only_tree, context, params, env, dest, qc);
+	else
+		standard_ProcessUtility(pstmt, query, read_only_tree, context, params, env, dest, qc);
+}
+
+/* The database that a command wants for itself; invalid if none */
+static Oid
+wanted_database(Node *command)
+{
+	const char *name = NULL;
+	ListCell   *lc;
+
+	switch (nodeTag(command))
+	{
+		case T_DropdbStmt:
+			name = ((DropdbStmt *) command)->dbname;
+			break;
+		case T_RenameStmt:
+			if (((RenameStmt *) command)->renameType == OBJECT_DATABASE)
+				name = ((RenameStmt *) command)->subname;
+			break;
+		case T_AlterDatabaseStmt:
+			foreach(lc, ((AlterDatabaseStmt *) command)->options)
+				if (strcmp(lfirst_node(DefElem, lc)->defname, "tablespace") == 0)
+					name = ((AlterDatabaseStmt *) command)->dbname;
+			break;
+		case T_CreatedbStmt:
+			foreach(lc, ((CreatedbStmt *) command)->options)
+			{
+				DefElem    *option = lfirst_node(DefElem, lc);
+
+				if (strcmp(option->defname, "template") == 0 && option->arg &&
+					IsA(option->arg, String))
+					name = strVal(option->arg);
+			}
+			break;
+		default:
+			break;
+	}
+	return name ? get_database_oid(name, true) : InvalidOid;
+}
+
+static void
+rebate_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
+			   ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *env,
+			   DestReceiver *dest, QueryCompletion *qc)
+{
+	Node	   *command = pstmt->utilityStmt;
+	Oid			dbid = wanted_database(command);
+	bool		dropped = IsA(command, DropdbStmt);
+
+	if (OidIsValid(dbid))
+	{
+		publisher_keep_away(dbid);
+		PG_TRY();
+		{
+			call_previous(pstmt, query, read_only_tree, context, params, env, dest, qc);
+		}
+		PG_FINALLY();
+		{
+			publisher_let_back(dbid);
+		}
+		PG_END_TRY();
+		if (dropped)
+			ring_forget(dbid);
+		return;
+	}
+
+	call_previous(pstmt, query, read_only_tree, context, params, env, dest, qc);
+
+	/* the session that commits what another prepared knows nothing of its entries */
+	if (IsA(command, TransactionStmt) &&
+		((TransactionStmt *) command)->kind == TRANS_STMT_COMMIT_PREPARED)
+	{
+		RingDatabase *db = ring_find(MyDatabaseId);
+
+		if (db)
+		{
+			ring_look(db);
+			ring_wake(db);
+		}
+	}
+}
+
+void
+utility_init(void)
+{
+	previous_hook = ProcessUtility_hook;
+	ProcessUtility_hook = rebate_utility;
+}

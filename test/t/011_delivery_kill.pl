@@ -1,0 +1,363 @@
+# Writers write, two clients follow the feed and a member into files, and all that can die is killed, again and again:
+# sessions, the publisher, the clients, the server with everything in it. At the end both files hold the ledger: nothing
+# is missing, nothing is there twice, nothing that was taken back, and each account's entries are in order.
+use strict;
+use warnings;
+use Cwd qw(abs_path);
+use File::Basename qw(dirname);
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use JSON::PP ();
+use POSIX qw(:sys_wait_h);
+use Time::HiRes qw(time usleep);
+
+my $wanted_kills = 60;
+my $at_most      = 85;            # seconds of killing
+my $members      = 12;
+my $followed     = 'm3';
+
+my $seed = $ENV{REBATE_SEED} || int(rand(2**31));
+srand($seed);
+note "REBATE_SEED=$seed";
+
+my $dir = PostgreSQL::Test::Utils::tempdir;
+
+# --- the client program: installed, or built here --------------------------------------------------------------------
+
+sub listen_program
+{
+    my $source = dirname(abs_path(__FILE__)) . '/../../client';
+
+    foreach my $path (split /:/, $ENV{PATH})
+    {
+        return "$path/rebate-listen" if -x "$path/rebate-listen";
+    }
+    return unless -f "$source/Makefile";
+    mkdir "$dir/client" or die "mkdir: $!";
+    my $output = qx{make -s -C "$source" BUILDDIR="$dir/client" 2>&1};
+    die "rebate-listen cannot be built:\n$output" unless -x "$dir/client/rebate-listen";
+    return "$dir/client/rebate-listen";
+}
+
+my $program = listen_program();
+plan skip_all => 'there is no client/, so nothing follows the feed' unless $program;
+
+# --- the server ------------------------------------------------------------------------------------------------------
+
+my $node = PostgreSQL::Test::Cluster->new('main');
+$node->init;
+$node->append_conf('postgresql.conf', q{
+shared_preload_libraries = 'rebate'
+rebate.ring_size = 1024
+restart_after_crash = on
+max_prepared_transactions = 20
+checkpoint_timeout = 30s
+max_wal_size = 64MB
+wal_writer_delay = 200ms
+autovacuum_naptime = 1s
+deadlock_timeout = 200ms
+});
+$node->start;
+$node->safe_psql('postgres', q{
+    SET client_min_messages = warning;
+    CREATE EXTENSION rebate;
+    CREATE TABLE orders (id bigserial PRIMARY KEY, customer text NOT NULL, total numeric(12,2) NOT NULL,
+        refunded numeric(12,2) NOT NULL DEFAULT 0);
+    SELECT rebate.attach('orders', 'customer', 'total', 'EUR', refunded => 'refunded');
+    SELECT rebate.set_rule('ten', percent => 10);
+});
+
+# What writers do, with weights: single orders, synchronous or not; a transaction with refund, deletion and a savepoint
+# rolled back; one statement over all members; two-phase commit; a rollback; both moments of posting.
+my %scripts = (
+    'sync@6'  => q{INSERT INTO orders (customer, total) VALUES ('m:m', :t);},
+    'async@6' => q{BEGIN; SET LOCAL synchronous_commit = off; INSERT INTO orders (customer, total) VALUES ('m:m', :t); COMMIT;},
+    'more@3'  => q{BEGIN; SET LOCAL synchronous_commit = off;
+        INSERT INTO orders (customer, total) VALUES ('m:m', :t), ('m:m', :t);
+        SAVEPOINT s; UPDATE orders SET total = total * 2 WHERE id = currval('orders_id_seq'); ROLLBACK TO s;
+        UPDATE orders SET refunded = 0.5 WHERE id = currval('orders_id_seq');
+        DELETE FROM orders WHERE id = currval('orders_id_seq') - 1 AND customer = 'm:m'; COMMIT;},
+    'statement@2' => q{BEGIN; SET LOCAL rebate.posting = statement; INSERT INTO orders (customer, total) VALUES ('m:m', :t);
+        UPDATE orders SET total = total + 1 WHERE id = currval('orders_id_seq'); COMMIT;},
+    'all@1'      => qq{INSERT INTO orders (customer, total) SELECT 'm' || n, 1 FROM generate_series(1, $members) n;},
+    'prepared@1' => q{BEGIN; INSERT INTO orders (customer, total) VALUES ('m:m', :t); PREPARE TRANSACTION 'p:g'; COMMIT PREPARED 'p:g';},
+    'rollback@1' => q{BEGIN; INSERT INTO orders (customer, total) VALUES ('m:m', :t); SELECT rebate.flush(); ROLLBACK;});
+my @script_options;
+foreach my $name (sort keys %scripts)
+{
+    my ($file, $weight) = split /@/, $name;
+    (my $sql = $scripts{$name}) =~ s/\s*\n\s*/\n/g;
+    # A meta-command takes a line, and so does a statement.
+    $sql =~ s/;\s*/;\n/g;
+    append_to_file("$dir/$file.pgbench",
+        "\\set m random(1, $members)\n\\set t random(100, 9900) / 100.0\n\\set g random(1, 1000000000)\n$sql");
+    push @script_options, '-f', "$dir/$file.pgbench\@$weight";
+}
+
+# --- processes -------------------------------------------------------------------------------------------------------
+
+my $writer = $node->connstr('postgres') . ' application_name=writer';
+my $client = $node->connstr('postgres') . ' application_name=client';
+my %commands = (
+    (map { ("writer$_" => [ 'pgbench', '-n', '-c', 3, '-j', 1, '-T', 100000, '-R', 130, @script_options, $writer ]) } 1 .. 2),
+    feed   => [ $program, '--from=beginning', "--file=$dir/feed", '--retry', $client ],
+    member => [ $program, "--member=$followed", '--from=beginning', "--file=$dir/member", '--retry', $client ]);
+my %pid_of;
+my @bad_exits;
+my %restarts;
+
+sub spawn
+{
+    my ($name) = @_;
+    defined(my $pid = fork) or die "fork: $!";
+    if (!$pid)
+    {
+        open STDIN,  '<', '/dev/null';
+        open STDOUT, '>>', "$dir/$name.log";
+        open STDERR, '>&', \*STDOUT;
+        exec @{ $commands{$name} } or POSIX::_exit(127);
+    }
+    $pid_of{$name} = $pid;
+    $restarts{$name}++;
+    return;
+}
+
+# Starts what is gone; of the clients only a kill may end one: they go on by themselves.
+sub supervise
+{
+    foreach my $name (sort keys %commands)
+    {
+        next unless $pid_of{$name} && waitpid($pid_of{$name}, WNOHANG) == $pid_of{$name};
+        push @bad_exits, "$name: " . ($? & 127 ? 'signal ' . ($? & 127) : 'exit code ' . ($? >> 8))
+          if $name !~ /^writer/ && $? != 9;
+        spawn($name);
+    }
+    return;
+}
+
+END
+{
+    my $status = $?;
+    foreach my $pid (grep { $_ } values %pid_of)
+    {
+        kill 'KILL', $pid;
+        waitpid($pid, 0);
+    }
+    $? = $status;
+}
+
+# The answer, or nothing if the server cannot give one now.
+sub maybe
+{
+    my ($sql) = @_;
+    my ($status, $out) = $node->psql('postgres', $sql, timeout => 30, timed_out => \my $timed_out);
+    return defined $status && $status == 0 && !$timed_out ? $out : undef;
+}
+
+sub one_of { my (@list) = @_; return $list[ rand @list ]; }
+
+sub backends
+{
+    my ($where) = @_;
+    return split /\n/, maybe("SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND $where") // '';
+}
+
+sub wait_for_server
+{
+    my $until = time + 60;
+    until (defined maybe('SELECT 1'))
+    {
+        die 'the server does not come back' if time > $until;
+        usleep(50_000);
+    }
+    return;
+}
+
+# The postmaster and every process of its; waits until they are gone, or dead and not yet buried by init.
+sub kill_all
+{
+    my ($postmaster) = slurp_file($node->data_dir . '/postmaster.pid') =~ /^(\d+)/;
+    my @pids = ($postmaster, split ' ', qx{ps -o pid= --ppid $postmaster});
+
+    $node->kill9;
+    kill 'KILL', @pids;
+    foreach my $pid (@pids)
+    {
+        my $tries = 500;
+        usleep(20_000) while $tries-- && `ps -o stat= -p $pid` =~ /^[^Z]/;
+    }
+    # A dead postmaster that is not buried would stop the next one.
+    unlink $node->data_dir . '/postmaster.pid', $node->host . '/.s.PGSQL.' . $node->port . '.lock';
+    return;
+}
+
+sub kill_pid
+{
+    my ($signal, $pid) = @_;
+    return $pid && kill($signal, $pid) ? 1 : 0;
+}
+
+# It comes with an order; after a restart that takes a moment.
+sub publisher
+{
+    my @pids;
+    for (1 .. 20)
+    {
+        last if @pids = backends(q{backend_type = 'rebate publisher'});
+        usleep(50_000);
+    }
+    return $pids[0];
+}
+
+# Each returns how many processes (the server is one) it killed.
+my %deeds = (
+    'a writer\'s session' => sub { kill_pid('KILL', one_of(backends(q{application_name = 'writer'}))) },
+    'the session of a client' => sub { kill_pid('KILL', one_of(backends(q{application_name = 'client'}))) },
+    'the session of a client, terminated' => sub { kill_pid('TERM', one_of(backends(q{application_name = 'client'}))) },
+    'the publisher' => sub { kill_pid('KILL', publisher()) },
+    'the publisher, terminated' => sub { kill_pid('TERM', publisher()) },
+    'the publisher, with a full ring' => sub {
+        my $pid = publisher() or return 0;
+        kill 'STOP', $pid;
+        maybe(q{INSERT INTO orders (customer, total) SELECT 'm' || 1 + n % 3, 1 FROM generate_series(1, 1500) n});
+        usleep(400_000);
+        kill 'KILL', $pid;
+        return 1;
+    },
+    'the client of the feed' => sub { kill_pid('KILL', $pid_of{feed}) },
+    'the client of a member' => sub { kill_pid('KILL', $pid_of{member}) },
+    'both clients' => sub { kill_pid('KILL', $pid_of{feed}) + kill_pid('KILL', $pid_of{member}) },
+    'everything' => sub { kill_all(); $node->start; return 1 },
+    'everything, with the clients' => sub {
+        my $n = kill_pid('KILL', $pid_of{feed}) + kill_pid('KILL', $pid_of{member});
+        kill_all();
+        $node->start;
+        return 1 + $n;
+    },
+    'immediate stop' => sub { $node->stop('immediate'); $node->start; return 1 },
+    'fast stop' => sub { $node->stop('fast'); $node->start; return 1 });
+
+# The hard ones more often.
+my @hat = map { my $n = /everything|session|publisher/ ? 2 : 1; ($_) x $n } sort keys %deeds;
+
+spawn($_) foreach sort keys %commands;
+$node->poll_query_until('postgres', 'SELECT count(*) > 100 FROM rebate.entries') or die 'the writers write nothing';
+
+my %count;
+my $kills = 0;
+my $begin = time;
+while ($kills < $wanted_kills && time - $begin < $at_most)
+{
+    my $what = one_of(@hat);
+    my $n = $deeds{$what}->();
+    $kills += $n;
+    $count{$what} += $n;
+    supervise();
+    wait_for_server();
+    # Prepared transactions whose session is gone hold the accounts of their members.
+    maybe("COMMIT PREPARED '$_'")
+      foreach split /\n/, maybe(q{SELECT gid FROM pg_prepared_xacts WHERE prepared < now() - interval '1 s'}) // '';
+    if (rand() < 0.1)
+    {
+        maybe('ALTER SYSTEM SET rebate.delivery = ' . one_of('worker', 'worker', 'commit', 'off'));
+        maybe('SELECT pg_reload_conf()');
+    }
+    usleep(int(rand(400_000)));
+    supervise();
+}
+note sprintf '%d kills in %.0f s: %s', $kills, time - $begin, join ', ', map { "$count{$_} $_" } sort keys %count;
+cmp_ok($kills, '>=', 50, 'enough was killed');
+
+# --- the end ---------------------------------------------------------------------------------------------------------
+
+foreach my $name (grep { /^writer/ } sort keys %pid_of)
+{
+    kill 'TERM', $pid_of{$name};
+    waitpid($pid_of{$name}, 0);
+    delete $pid_of{$name};
+    delete $commands{$name};
+}
+$node->safe_psql('postgres', 'ALTER SYSTEM SET rebate.delivery = worker');
+$node->reload;
+# Until the sessions of the writers are gone too.
+$node->poll_query_until('postgres', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'writer'});
+$node->safe_psql('postgres', "COMMIT PREPARED '$_'")
+  foreach split /\n/, $node->safe_psql('postgres', 'SELECT gid FROM pg_prepared_xacts');
+$node->poll_query_until('postgres', q{SELECT mode = 'worker' FROM rebate.delivery_status});
+usleep(200_000);
+# The last one is heard of.
+$node->safe_psql('postgres', qq{INSERT INTO orders (customer, total) SELECT 'm' || n, 1 FROM generate_series(1, $members) n});
+
+my $entries = $node->safe_psql('postgres', 'SELECT count(*) FROM rebate.entries');
+my $of_member = $node->safe_psql('postgres', "SELECT count(*) FROM rebate.entries WHERE member = '$followed'");
+
+sub lines_of
+{
+    my ($file) = @_;
+    return [ -f "$dir/$file" ? split /\n/, slurp_file("$dir/$file") : () ];
+}
+
+my $wait = time;
+supervise(), usleep(100_000)
+  while time - $wait < 30 && (@{ lines_of('feed') } < $entries || @{ lines_of('member') } < $of_member);
+my $took = time - $wait;
+usleep(500_000);                # what comes twice comes late
+supervise();
+cmp_ok($took, '<', 15, 'both clients are told, and are up to date') or diag("after $took s");
+foreach my $name ('feed', 'member')
+{
+    kill 'TERM', $pid_of{$name};
+    waitpid(delete $pid_of{$name}, 0);
+    push @bad_exits, "$name: $?" if $?;
+}
+is("@bad_exits", '', 'no client ended by itself') or diag(join "\n", map { slurp_file("$dir/$_.log") } 'feed', 'member');
+note "$entries entries, $of_member of $followed; feed started $restarts{feed}, member $restarts{member} times, writers "
+  . ($restarts{writer1} + $restarts{writer2}) . ' times';
+cmp_ok($entries, '>', 5000, 'enough was written');
+
+my @ledger = split /\n/, $node->safe_psql('postgres', q{
+    SELECT concat_ws(' ', member, currency, seq, kind, amount, posting_id, order_key, tracked, pending, maturing, available, held)
+    FROM rebate.entries ORDER BY member, seq});
+
+foreach my $file ('feed', 'member')
+{
+    my (@events, %last, @unordered, $bad);
+
+    foreach my $line (@{ lines_of($file) })
+    {
+        my ($cursor, $text) = split /\t/, $line, 2;
+        my $e = eval { JSON::PP::decode_json($text) };
+        if (!$e)
+        {
+            $bad //= $line;
+            next;
+        }
+        push @unordered, "$e->{member} $e->{seq} after " . ($last{ $e->{account} } // 0)
+          if $e->{seq} != ($last{ $e->{account} } // 0) + 1;
+        $last{ $e->{account} } = $e->{seq};
+        push @events, join ' ', @$e{qw(member currency seq kind amount posting_id)}, $e->{order}{id},
+          @{ $e->{balance} }{qw(tracked pending maturing available held)};
+    }
+    is($bad, undef, "$file: each line is an event");
+    is(scalar(@unordered), 0, "$file: each account's events come in order, without gap, and once")
+      or diag(join "\n", @unordered[ 0 .. ($#unordered < 9 ? $#unordered : 9) ]);
+
+    my @expected = $file eq 'feed' ? @ledger : grep { /^\Q$followed\E / } @ledger;
+    my (%seen, %there);
+    $seen{$_}++  foreach @events;
+    $there{$_}++ foreach @expected;
+    my @missing = grep { !$seen{$_} } @expected;
+    my @more = grep { !$there{$_} } @events;
+    is(scalar(@missing), 0, "$file: nothing of the ledger is missing")
+      or diag(join "\n", @missing[ 0 .. ($#missing < 9 ? $#missing : 9) ]);
+    is(scalar(@more), 0, "$file: nothing is there that the ledger has not, or has otherwise")
+      or diag(join "\n", @more[ 0 .. ($#more < 9 ? $#more : 9) ]);
+    is(scalar(grep { $_ > 1 } values %seen), 0, "$file: nothing is there twice");
+    is(scalar(@events), scalar(@expected), "$file: the number agrees");
+}
+
+is($node->safe_psql('postgres', 'SELECT * FROM rebate.audit()'), '', 'the audit is clean');
+unlike(slurp_file($node->logfile), qr/PANIC|terminated by signal (?!9:)|TRAP:/, 'nothing crashed but what was killed');
+$node->stop;
+done_testing();
