@@ -41,9 +41,6 @@ static RingDatabase *ring = NULL;	/* to be told at commit */
 
 int			rebate_delivery = DELIVERY_WORKER;
 
-/* No worker can be had: why, for delivery_status and the WARNING */
-static const char *no_worker = NULL;
-
 DeliveryMode
 delivery_mode(const char **reason)
 {
@@ -58,8 +55,8 @@ delivery_mode(const char **reason)
 			why = "the cluster is being upgraded";
 		else if (ring_database() == NULL)
 			why = "more databases than rebate.max_databases want a worker";
-		else
-			why = no_worker;
+		else if (ring_database()->no_slot)
+			why = "there is no free worker slot (max_worker_processes)";
 		if (why)
 			mode = DELIVERY_COMMIT;
 	}
@@ -126,30 +123,24 @@ delivery_at_subabort(SubTransactionId my)
 }
 
 /*
- * Register the worker of this database unless it runs, or is on its way.  Returns
- * false, with one WARNING a session, if the server has no slot for it.
+ * Register the worker of a database unless it runs, or is on its way.  Returns
+ * false if the server has no slot for it.
  */
 bool
-delivery_start_worker(void)
+delivery_register_worker(RingDatabase *db, Oid dbid)
 {
-	static bool warned = false;
-	RingDatabase *db = ring_database();
 	TimestampTz now = GetCurrentTimestamp();
 	BackgroundWorker worker;
 	bool		start;
 
-	if (db == NULL || RecoveryInProgress())
-		return false;
-	if (db->worker_pid != 0 || db->keep_away)
-		return true;
 	ring_lock(true);
-	start = db->worker_pid == 0 && !db->keep_away &&
+	start = db->dbid == dbid && db->worker_pid == 0 && !db->keep_away &&
 		(db->asked_at == 0 || TimestampDifferenceExceeds(db->asked_at, now, PATIENCE_MS));
 	if (start)
 		db->asked_at = now;
 	ring_unlock();
 	if (!start)
-		return no_worker == NULL;
+		return !db->no_slot;
 
 	memset(&worker, 0, sizeof(worker));
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
@@ -159,14 +150,27 @@ delivery_start_worker(void)
 	strlcpy(worker.bgw_function_name, "rebate_publisher_main", BGW_MAXLEN);
 	strlcpy(worker.bgw_name, "rebate publisher", BGW_MAXLEN);
 	strlcpy(worker.bgw_type, "rebate publisher", BGW_MAXLEN);
-	worker.bgw_main_arg = ObjectIdGetDatum(MyDatabaseId);
+	worker.bgw_main_arg = ObjectIdGetDatum(dbid);
 	worker.bgw_notify_pid = 0;
-	if (RegisterDynamicBackgroundWorker(&worker, NULL))
-	{
-		no_worker = NULL;
+	db->no_slot = !RegisterDynamicBackgroundWorker(&worker, NULL);
+	return !db->no_slot;
+}
+
+/* The same for this database, with one WARNING a session if there is no slot. */
+bool
+delivery_start_worker(void)
+{
+	static bool warned = false;
+	RingDatabase *db = ring_database();
+
+	if (db == NULL || IsBinaryUpgrade)
+		return false;
+	if (db->worker_pid != 0 || db->keep_away)
 		return true;
-	}
-	no_worker = "there is no free worker slot (max_worker_processes)";
+	if (RecoveryInProgress())
+		return false;
+	if (delivery_register_worker(db, MyDatabaseId))
+		return true;
 	if (!warned)
 		ereport(WARNING,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
@@ -258,7 +262,7 @@ delivery_pre_commit(bool prepare)
 
 	if (nhints == 0 && !too_many)
 		return;
-	mode = delivery_mode(NULL);
+	mode = rebate_delivery;
 	if (mode == DELIVERY_WORKER && !delivery_start_worker())
 		mode = DELIVERY_COMMIT;
 	if (mode == DELIVERY_WORKER)

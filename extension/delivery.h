@@ -36,8 +36,9 @@ extern void delivery_at_xact_end(void);
 extern void delivery_at_subcommit(SubTransactionId my, SubTransactionId parent);
 extern void delivery_at_subabort(SubTransactionId my);
 
-/* Ask for the worker of this database unless it is there; false: there can be none */
+/* Ask for the worker of this or any database unless it is there; false: there can be none */
 extern bool delivery_start_worker(void);
+extern bool delivery_register_worker(RingDatabase *db, Oid dbid);
 
 /* The payload of the shared channel, written piece by piece */
 typedef struct SharedPayload
@@ -51,7 +52,13 @@ typedef struct SharedPayload
 extern void shared_payload_add(SharedPayload *payload, const pg_uuid_t *handle, int64 last);
 extern void shared_payload_send(SharedPayload *payload);
 
-/* publisher.c: keep the worker of a database away, and let it come back */
+/*
+ * publisher.c: before something is committed that leaves no hints, so that a
+ * worker that is yet to come finds it
+ */
+extern void publisher_remember_snapshot(void);
+
+/* Keep the worker of a database away, and let it come back */
 extern void publisher_keep_away(Oid dbid);
 extern void publisher_let_back(Oid dbid);
 

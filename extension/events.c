@@ -14,6 +14,7 @@
 #include "access/tableam.h"
 #include "access/xlog.h"
 #include "funcapi.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
@@ -169,6 +170,7 @@ put_event(void *arg, const EventRow *row)
 	Datum		values[4];
 	bool		nulls[4] = {false, false, false, false};
 
+	CHECK_FOR_INTERRUPTS();
 	if (event_is_own(call->store, row))
 		return;
 	place->seq = row->fields.seq;

@@ -14,6 +14,7 @@
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
 #include "funcapi.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 
@@ -184,6 +185,7 @@ put_row(FeedCall *call)
 static bool
 add_row(FeedCall *call, const EventRow *row)
 {
+	CHECK_FOR_INTERRUPTS();
 	if (call->waiting)
 	{
 		put_row(call);

@@ -90,6 +90,7 @@ static int64 round_accounts[MAX_ROUND];
 static int	nround = 0;
 static TimestampTz oldest = 0;	/* commit of the first hint of the round */
 
+static Oid	account_table = InvalidOid;	/* of the store that this is about */
 static TimestampTz last_look = 0;
 static int	look_interval_ms = LOOK_INTERVAL_MS;
 static SeenSnapshot looking_from;	/* when the look at hand began */
@@ -298,12 +299,6 @@ publish(void)
 	if (!looking && ring_used(db) == 0)
 		return false;
 
-	/* a look fills a round by itself */
-	if (!looking)
-		take_hints();
-	if (nround == 0 && !looking)
-		return false;
-
 	started = GetCurrentTimestamp();
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
@@ -313,6 +308,15 @@ publish(void)
 		AbortCurrentTransaction();
 		proc_exit(0);
 	}
+	if (store->tables[ST_ACCOUNT] != account_table)
+	{
+		/* another store, whose accounts may have the same ids */
+		announced_reset(announced);
+		account_table = store->tables[ST_ACCOUNT];
+	}
+	/* a look fills a round by itself */
+	if (!looking)
+		take_hints();
 	if (looking)
 	{
 		pg_atomic_write_u32(&db->look, 0);
@@ -496,11 +500,33 @@ publisher_keep_away(Oid dbid)
 	pg_usleep(20000L);
 }
 
+/*
+ * The worker may come back; if there was one it does, since it may have left
+ * hints unread.
+ */
 void
 publisher_let_back(Oid dbid)
 {
 	RingDatabase *other = ring_find(dbid);
 
-	if (other)
-		other->keep_away = false;
+	if (other == NULL)
+		return;
+	other->keep_away = false;
+	if (other->seen.valid || ring_used(other) > 0)
+		(void) delivery_register_worker(other, dbid);
+}
+
+void
+publisher_remember_snapshot(void)
+{
+	RingDatabase *mine = ring_database();
+	Snapshot	snapshot;
+
+	if (mine == NULL || mine->seen.valid || mine->worker_pid != 0)
+		return;
+	snapshot = GetLatestSnapshot();
+	ring_lock(true);
+	if (!mine->seen.valid && mine->worker_pid == 0)
+		describe_snapshot(snapshot, &mine->seen);
+	ring_unlock();
 }

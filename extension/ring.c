@@ -164,7 +164,7 @@ ring_database(void)
 		if (mine)
 		{
 			mine->dbid = MyDatabaseId;
-			mine->keep_away = false;
+			mine->keep_away = mine->no_slot = false;
 			mine->asked_at = 0;
 			mine->seen.valid = false;
 			mine->last_error[0] = '\0';

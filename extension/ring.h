@@ -42,6 +42,7 @@ typedef struct RingDatabase
 	Oid			dbid;			/* 0: free; under the lock */
 	pid_t		worker_pid;		/* 0: none; under the lock */
 	TimestampTz asked_at;		/* when a worker was asked for */
+	bool		no_slot;		/* the server had no place for a worker */
 	bool		keep_away;		/* somebody wants the database for himself */
 	Latch	   *latch;			/* of the worker, while worker_pid is set */
 

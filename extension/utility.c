@@ -7,9 +7,11 @@
  */
 #include "rebate.h"
 
+#include "catalog/namespace.h"
 #include "commands/dbcommands.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
+#include "storage/ipc.h"
 #include "tcop/utility.h"
 
 #include "delivery.h"
@@ -66,6 +68,12 @@ wanted_database(Node *command)
 }
 
 static void
+let_back(int code, Datum dbid)
+{
+	publisher_let_back(DatumGetObjectId(dbid));
+}
+
+static void
 rebate_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 			   ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *env,
 			   DestReceiver *dest, QueryCompletion *qc)
@@ -73,37 +81,37 @@ rebate_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	Node	   *command = pstmt->utilityStmt;
 	Oid			dbid = wanted_database(command);
 	bool		dropped = IsA(command, DropdbStmt);
+	bool		prepared;
 
 	if (OidIsValid(dbid))
 	{
-		publisher_keep_away(dbid);
-		PG_TRY();
+		/* also if the session ends in the middle of it */
+		PG_ENSURE_ERROR_CLEANUP(let_back, ObjectIdGetDatum(dbid));
 		{
+			publisher_keep_away(dbid);
 			call_previous(pstmt, query, read_only_tree, context, params, env, dest, qc);
 		}
-		PG_FINALLY();
-		{
-			publisher_let_back(dbid);
-		}
-		PG_END_TRY();
+		PG_END_ENSURE_ERROR_CLEANUP(let_back, ObjectIdGetDatum(dbid));
+		publisher_let_back(dbid);
 		if (dropped)
 			ring_forget(dbid);
 		return;
 	}
 
+	/* the session that commits what another prepared knows nothing of its entries */
+	prepared = IsA(command, TransactionStmt) &&
+		((TransactionStmt *) command)->kind == TRANS_STMT_COMMIT_PREPARED &&
+		rebate_delivery == DELIVERY_WORKER &&
+		OidIsValid(get_namespace_oid(STORE_SCHEMA, true));
+	if (prepared)
+		publisher_remember_snapshot();
+
 	call_previous(pstmt, query, read_only_tree, context, params, env, dest, qc);
 
-	/* the session that commits what another prepared knows nothing of its entries */
-	if (IsA(command, TransactionStmt) &&
-		((TransactionStmt *) command)->kind == TRANS_STMT_COMMIT_PREPARED)
+	if (prepared && delivery_start_worker())
 	{
-		RingDatabase *db = ring_find(MyDatabaseId);
-
-		if (db)
-		{
-			ring_look(db);
-			ring_wake(db);
-		}
+		ring_look(ring_database());
+		ring_wake(ring_database());
 	}
 }
 

@@ -146,6 +146,11 @@ SELECT count(*) > 20 AS more FROM rebate.feed(:'mid');
 SELECT count(*) FROM before b JOIN read_on('feed(', :'mid', 1000) r USING (place, event);
 SELECT (SELECT count(*) FROM before) AS before;
 SELECT max(n) FROM (SELECT count(*) AS n FROM read_on('feed(', :'middle', 7) GROUP BY event) x;
+-- back in the same batch
+CREATE TEMP TABLE batch AS SELECT f.cursor, f.event#>>'{order,id}' AS "order", n FROM rebate.feed(:'middle', 20) WITH ORDINALITY f(cursor, event, n);
+SELECT count(*) FROM rebate.feed(:'middle', 1);
+SELECT b.n, (SELECT string_agg(f.event#>>'{order,id}', ' ') FROM rebate.feed(b.cursor, 2) f) = (SELECT string_agg("order", ' ' ORDER BY n) FROM batch a WHERE a.n - b.n IN (1, 2)) AS same
+  FROM (SELECT * FROM batch WHERE n IN (4, 9, 16) ORDER BY n % 7) b;
 -- after the cursors of the end there is nothing
 SELECT count(*) FROM rebate.feed(rebate.feed_cursor());
 SELECT count(*) FROM rebate.events('alice', rebate.events_cursor('alice'));

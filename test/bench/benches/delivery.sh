@@ -8,6 +8,7 @@
 # server: synchronous_commit = on
 # server: wal_sync_method = fdatasync
 # server: max_connections = 320
+# server: shared_buffers = '256MB'
 
 merchants=1000
 channels=1000                           # members with a channel of their own
@@ -16,6 +17,7 @@ feed_events=500000
 idle_seconds=${BENCH_IDLE_SECONDS:-20}
 # Longer than elsewhere: what the publisher does for the orders of a slice must not fall into another's.
 slice=${BENCH_SLICE:-0.5}
+rounds=${BENCH_ROUNDS:-3}
 
 declare -A listener_of=()
 
