@@ -12,7 +12,6 @@
 #include "access/xact.h"
 #include "common/hashfn.h"
 #include "utils/builtins.h"
-#include "utils/snapmgr.h"
 
 #include "cursor.h"
 
@@ -83,16 +82,6 @@ xid_snapshot_equal(const XidSnapshot *a, const XidSnapshot *b)
 		memcmp(a->xip, b->xip, sizeof(uint64) * a->nxip) == 0;
 }
 
-void
-cursor_refuse_malformed(const char *detail)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_RB_CURSOR_REFUSED),
-			 errmsg("the cursor is malformed"),
-			 errdetail("%s", detail),
-			 errhint("Give a cursor back exactly as it was returned, to the function that returned it.")));
-}
-
 /* Reading a text from left to right */
 typedef struct Reader
 {
@@ -102,7 +91,11 @@ typedef struct Reader
 static void
 refuse_text(void)
 {
-	cursor_refuse_malformed("Its text is not one that was returned here.");
+	ereport(ERROR,
+			(errcode(ERRCODE_RB_CURSOR_REFUSED),
+			 errmsg("the cursor is malformed"),
+			 errdetail("Its text is not one that was returned here."),
+			 errhint("Give a cursor back exactly as it was returned, to the function that returned it.")));
 }
 
 static void

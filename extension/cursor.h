@@ -98,6 +98,4 @@ extern void member_cursor_write(StringInfo buf, const MemberPlace *places, int n
 /* Read one, sorted by currency; raises cursor_refused if it is none of ours */
 extern MemberPlace *member_cursor_parse(const char *text, int *n);
 
-extern void cursor_refuse_malformed(const char *detail) pg_attribute_noreturn();
-
 #endif							/* REBATE_CURSOR_H */

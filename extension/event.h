@@ -41,7 +41,8 @@ event_key_cmp(const EventKey *a, const EventKey *b)
  * Names of rules, sources and members are looked up.  Between
  * event_names_begin() and event_names_end() each is looked up once, so keep that
  * span short: what is renamed meanwhile keeps its old name.  _begin() returns
- * false inside another span, which then goes on.  An error ends the span.
+ * false inside another span, whose _end() counts then.  An error ends the span.
+ * event_read() is such a span.
  */
 extern void event_to_json(Store *store, StringInfo buf, const EventRow *row);
 extern bool event_names_begin(Store *store);

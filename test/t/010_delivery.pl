@@ -20,7 +20,7 @@ sub listener
 
     $l->{run} = IPC::Run::start(
         [ 'psql', '-XqAt', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr($db) ],
-        '<', \$l->{in}, '>', \$l->{out}, '2>', \$l->{err}, IPC::Run::timeout(300));
+        '<', \$l->{in}, '>', \$l->{out}, '2>', \$l->{err});
     listen_on($l, @channels);
     return $l;
 }
@@ -44,7 +44,8 @@ sub tick
     until ($l->{out} =~ /^end of \Q$mark\E\n/m)
     {
         die "the listener does not answer: $l->{err}" if time > $until or !$l->{run}->pumpable;
-        $l->{run}->pump;
+        $l->{run}->pump_nb;
+        usleep(1000) unless $l->{out} =~ /^end of \Q$mark\E\n/m;
     }
     while ($l->{out} =~ /Asynchronous notification "([^"]+)" (?:with payload "(.*?)" )?received from server process with PID (\d+)\./g)
     {

@@ -13,7 +13,7 @@ use POSIX qw(:sys_wait_h);
 use Time::HiRes qw(time usleep);
 
 my $wanted_kills = 60;
-my $at_most      = 85;            # seconds of killing
+my $at_most      = 240;            # seconds of killing
 my $members      = 12;
 my $followed     = 'm3';
 

@@ -257,13 +257,14 @@ sub check_file
     append_to_file($sql, join '', map { sprintf qq{INSERT INTO orders VALUES (%d, 'm%d', 100);\n}, ++$next_order, $_ % 7 } 1 .. 2000);
     my $writer = IPC::Run::start([ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('postgres'), '-f', $sql ],
         '<', \undef, '>', \$output, '2>&1');
-    while ($kills < 25)
+    while ($kills < 25 || ($torn == 0 && $kills < 100))
     {
         my $l = follow($node, '--from', 'beginning', '--file', $file);
-        usleep(10_000 + int(rand(120_000)));
+        # On a slow machine it is given the time to write something after a while.
+        usleep(10_000 + int(rand(120_000)) + ($kills < 20 ? 0 : $kills * 20_000));
         end($l, 'KILL');
         $kills++;
-        if ($kills % 5 == 0 && -s $file)
+        if (($kills % 5 == 0 || $kills > 20) && -s $file)
         {
             # What a crash of the machine in the middle of a line would leave.
             append_to_file($file, (split /\n/, slurp_file($file))[0] =~ s/.{10}$//r);
