@@ -10,7 +10,7 @@
 # server: max_connections = 320
 # server: shared_buffers = '256MB'
 
-merchants=1000
+merchants=10                            # few rules: those of many sessions do not fit into a CPU's cache
 channels=1000                           # members with a channel of their own
 idle=200                                # listeners to whom nothing is said
 feed_events=500000
@@ -194,12 +194,13 @@ feed() {
 	note "    feed_events_per_s: rounds $(spread_of worker feed 0 | cut -d' ' -f2-); $events events, $((bytes / events)) bytes each"
 }
 
-# A server on which nothing happens. Not looked at meanwhile: looking can write (hint bits, pruning).
+# A server on which nothing happens. Not looked at meanwhile: looking can write (hint bits, pruning). The background
+# writer notes the running transactions once, up to 15 s after the last change.
 idle_server() {
 	local pid wal switches
 	settled worker worker
 	query worker CHECKPOINT
-	sleep 2
+	sleep 17
 	pid=$(status worker worker_pid)
 	wal=$(query worker 'SELECT pg_current_wal_insert_lsn()')
 	switches=$(awk '/^voluntary/ { print $2 }' "/proc/$pid/status")
@@ -214,6 +215,7 @@ idle_server() {
 bench_measure() {
 	local v n
 	note_server worker
+	note "$rounds rounds here"
 	for v in "${variants[@]}"; do
 		restart "$v" 1000
 		listeners_start "$v" "$v" 1 rebate
