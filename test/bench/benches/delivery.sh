@@ -18,6 +18,10 @@ idle_seconds=${BENCH_IDLE_SECONDS:-20}
 # Longer than elsewhere: what the publisher does for the orders of a slice must not fall into another's.
 slice=${BENCH_SLICE:-0.5}
 rounds=${BENCH_ROUNDS:-3}
+seconds=${BENCH_SECONDS:-2}
+# 64 sessions on the buffers of all members would do little else than map pages.
+members=${BENCH_MEMBERS:-10000}
+parts=${BENCH_PARTS:-tps latency publisher feed idle}
 
 declare -A listener_of=()
 
@@ -95,6 +99,30 @@ settled() {                             # VARIANT MODE
 	rb_die "$bench: delivery of $1 does not settle: $now"
 }
 
+# load_end for a load that runs: a stopped one is still there when it is told to go on.
+writers_end() {                         # VARIANT
+	load_check "$1"
+	kill -STOP "${load_of[$1]}"
+	load_end "$1"
+}
+
+# As turns, but for a first round that is long enough for 64 sessions to know their rules and pages.
+long_turns() {                          # ROUNDS VARIANT..
+	local n=$1 v
+	shift
+	for v in "$@"; do
+		writers "$v"
+		sleep 0.3
+		kill -STOP "${load_of[$v]}"
+	done
+	for ((round = 0; round <= n; round++)); do
+		if [ "$round" = 0 ]; then seconds=$((1 + n_writers / 8)) turns_round "$@"; samples_new; else turns_round "$@"; fi
+	done
+	load_end "$@"
+}
+
+part() { case " $parts " in *" $1 "*) return 0 ;; esac; return 1; }
+
 writers() { load_start "$1" "$n_writers" order.pgbench -D merchants="$merchants"; }
 bench_load() { n_writers=8; writers "$1"; }
 
@@ -110,7 +138,7 @@ publisher_round() {
 	cpu=$(cpu_of "$pid")
 	members=$2 n_writers=8 writers worker
 	sleep "$seconds"
-	load_end worker
+	writers_end worker
 	settled worker worker
 	cpu=$(($(cpu_of "$pid") - cpu))
 	after=$(query worker 'SELECT sum(last_entry) FROM rebate_data.account')
@@ -123,7 +151,7 @@ publisher() {                           # METRIC MEMBERS
 	local before after
 	before=$(status worker "hints || ' ' || overflows || ' ' || sweeps || ' ' || notifications")
 	samples_new
-	for ((round = 0; round <= 2; round++)); do
+	for ((round = 0; round <= 3; round++)); do
 		if [ "$round" = 1 ]; then samples_new; fi
 		publisher_round "$1" "$2"
 	done
@@ -136,7 +164,7 @@ publisher() {                           # METRIC MEMBERS
 # Milliseconds from commit to notification: METRIC-PREFIX RATE
 latency() {
 	settled worker worker
-	on worker "$helpers/latency" "$2" "$((2 * seconds))" 8 1000 "$merchants" >"$run/latency"
+	on worker "$helpers/latency" "$2" "$((3 * seconds))" 8 1000 "$merchants" >"$run/latency"
 	read -r orders achieved p50 p99 most <"$run/latency"
 	note "    $1: $orders orders, $achieved orders/s; p50 $p50 ms, p99 $p99 ms, most $most ms"
 }
@@ -154,7 +182,7 @@ idle_listeners() {
 			read -ra before < <(counters worker)
 			sleep "$seconds"
 			count=$(query worker 'SELECT last_value FROM orders_id_seq')
-			load_end worker
+			writers_end worker
 			sample $with tps "$(calc "($count - ${before[0]}) / $seconds")"
 			if [ $with = idle ]; then
 				# Once, while they are there.
@@ -195,27 +223,29 @@ feed() {
 }
 
 # A server on which nothing happens. Not looked at meanwhile: looking can write (hint bits, pruning). The background
-# writer notes the running transactions once, up to 15 s after the last change.
+# writer notes the running transactions once more, up to 25 s after the last change: then the next span counts.
 idle_server() {
 	local pid wal switches
 	settled worker worker
 	query worker CHECKPOINT
-	sleep 17
+	sleep 2
 	pid=$(status worker worker_pid)
-	wal=$(query worker 'SELECT pg_current_wal_insert_lsn()')
-	switches=$(awk '/^voluntary/ { print $2 }' "/proc/$pid/status")
-	sleep "$idle_seconds"
-	switches=$(($(awk '/^voluntary/ { print $2 }' "/proc/$pid/status") - switches))
-	wal=$(query worker "SELECT pg_current_wal_insert_lsn() - '$wal'")
+	for _ in 1 2 3; do
+		wal=$(query worker 'SELECT pg_current_wal_insert_lsn()')
+		switches=$(awk '/^voluntary/ { print $2 }' "/proc/$pid/status")
+		sleep "$idle_seconds"
+		switches=$(($(awk '/^voluntary/ { print $2 }' "/proc/$pid/status") - switches))
+		wal=$(query worker "SELECT pg_current_wal_insert_lsn() - '$wal'")
+		if [ "$wal" = 0 ]; then break; fi
+	done
 	[ "$(status worker worker_pid)" = "$pid" ] || rb_die "$bench: the idle publisher went away"
 	metric idle_wal_bytes "$wal"
 	metric idle_wakeups_per_s "$(calc "$switches / $idle_seconds")"
 }
 
-bench_measure() {
+# Writers with a slow disk, against those whom nobody listens to.
+writers_with_delay() {
 	local v n
-	note_server worker
-	note "$rounds rounds here"
 	for v in "${variants[@]}"; do
 		restart "$v" 1000
 		listeners_start "$v" "$v" 1 rebate
@@ -223,7 +253,7 @@ bench_measure() {
 	for n in 1 8 64; do
 		n_writers=$n
 		case " ${variants[*]} " in *' off '*) ;; *) continue ;; esac
-		if [ "$n" = 64 ]; then turns "$rounds" writers free "${variants[@]}"; else turns "$rounds" writers free worker off; fi
+		if [ "$n" = 64 ]; then long_turns "$rounds" "${variants[@]}"; else long_turns "$rounds" worker off; fi
 		note_orders "$n writers, flushes 1 ms longer" "${variants[@]}"
 		metric_vs "tps_vs_off_$n" worker off tps
 		if [ "$n" = 64 ]; then metric_vs tps_vs_commit_notify worker commit tps; fi
@@ -238,23 +268,33 @@ bench_measure() {
 		bench_check "$v"
 		[ "$v" = worker ] || rb_stop "$run/servers/$v"
 	done
+}
+
+bench_measure() {
+	note_server worker
+	note "$rounds rounds here, $seconds s each"
+	if part tps; then writers_with_delay; fi
 
 	restart worker 0
 	listeners_start shared worker 1 rebate
-	latency '2000 orders/s' 2000
-	metric p50_ms "$p50"
-	metric p99_ms "$p99"
-	idle_listeners
+	if part latency; then
+		latency '2000 orders/s' 2000
+		metric p50_ms "$p50"
+		metric p99_ms "$p99"
+		idle_listeners
+	fi
 
 	query worker 'ALTER SYSTEM SET synchronous_commit = off'
 	query worker 'SELECT pg_reload_conf()' >/dev/null
-	publisher publisher_us "$members"
-	query worker "SELECT count(rebate.channel(m::text)) FROM generate_series(1, $channels) m" >/dev/null
-	publisher publisher_member_us "$channels"
-	query worker 'SELECT rebate.rotate_channels()' >/dev/null
-	feed
+	if part publisher; then
+		publisher publisher_us "$members"
+		query worker "SELECT count(rebate.channel(m::text)) FROM generate_series(1, $channels) m" >/dev/null
+		publisher publisher_member_us "$channels"
+		query worker 'SELECT rebate.rotate_channels()' >/dev/null
+	fi
+	if part feed; then feed; fi
 	listeners_end shared
 	note "worker: the client was told $(heard shared) notifications"
-	idle_server
+	if part idle; then idle_server; fi
 	bench_check worker
 }
