@@ -239,13 +239,16 @@ channels_asked_for(Store *store)
 	return any;
 }
 
-/* The payload of one channel, filled event by event */
+/* More events than these fit into no payload */
+#define MAX_EVENTS 50
+
+/* The payload of one channel, filled event by event; used again for the next */
 typedef struct MemberPayload
 {
 	Store	   *store;
-	StringInfoData events;		/* without brackets */
+	EventScan  *scan;
+	StringInfoData events;		/* after an opening bracket */
 	int			nevents;
-	bool		too_long;
 } MemberPayload;
 
 static void
@@ -257,22 +260,22 @@ add_event(void *arg, const EventRow *row)
 		appendStringInfoString(&payload->events, ", ");
 	if (payload->events.len < MAX_PAYLOAD)
 		event_to_json(payload->store, &payload->events, row);
-	payload->too_long = payload->events.len + 2 > MAX_PAYLOAD;
 }
 
 /* Send the events of one account on a channel. */
 static int
-notify_account(Store *store, Snapshot snapshot, const char *channel, const Hint *hint)
+notify_account(MemberPayload *payload, const char *channel, const Hint *hint)
 {
-	MemberPayload payload = {.store = store};
+	StringInfo	events = &payload->events;
 
-	initStringInfo(&payload.events);
-	/* more than these fit into no payload */
-	(void) event_read(store, snapshot, hint->account_id, hint->first - 1, hint->last, 50,
-					  add_event, &payload);
-	if (payload.nevents == 0)
+	resetStringInfo(events);
+	appendStringInfoChar(events, '[');
+	payload->nevents = 0;
+	(void) event_range(payload->scan, hint->account_id, hint->first - 1, hint->last, MAX_EVENTS,
+					   add_event, payload);
+	if (payload->nevents == 0)
 		return 0;
-	if (payload.too_long || hint->last - hint->first >= 50)
+	if (events->len + 1 > MAX_PAYLOAD || hint->last - hint->first >= MAX_EVENTS)
 	{
 		char	   *handle = DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&hint->handle)));
 
@@ -281,11 +284,14 @@ notify_account(Store *store, Snapshot snapshot, const char *channel, const Hint 
 							  "\", \"last\": \"" INT64_FORMAT "\", \"truncated\": true}",
 							  handle, hint->first, hint->last));
 	}
-	else if (payload.nevents == 1)
-		Async_Notify(channel, payload.events.data);
+	else if (payload->nevents == 1)
+		Async_Notify(channel, events->data + 1);
 	else
-		Async_Notify(channel, psprintf("[%s]", payload.events.data));
-	return payload.nevents;
+	{
+		appendStringInfoChar(events, ']');
+		Async_Notify(channel, events->data);
+	}
+	return payload->nevents;
 }
 
 int64
@@ -299,7 +305,8 @@ channel_notify(Store *store, const Hint *asked, int n)
 	Datum		values[1];
 	uint8		key[KEY_LENGTH];
 	StoreSpi	scope;
-	Snapshot	snapshot;
+	MemberPayload payload = {.store = store};
+	bool		names;
 	uint64		nfound;
 	int64		published = 0;
 
@@ -328,14 +335,19 @@ channel_notify(Store *store, const Hint *asked, int n)
 	if (SPI_execute_plan(plan, values, NULL, true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not look for channels");
 	nfound = SPI_processed;
-	snapshot = GetActiveSnapshot();
+	initStringInfo(&payload.events);
+	payload.scan = event_ranges_begin(store, GetActiveSnapshot());
+	names = event_names_begin(store);
 	for (uint64 i = 0; i < nfound; i++)
 	{
 		char		name[CHANNEL_LENGTH + 1];
 
 		channel_name(key, sql_get_text(i, 2, context), name);
-		published += notify_account(store, snapshot, name, &asked[sql_get_int(i, 1, 1) - 1]);
+		published += notify_account(&payload, name, &asked[sql_get_int(i, 1, 1) - 1]);
 	}
+	if (names)
+		event_names_end();
+	event_scan_end(payload.scan);
 	store_spi_end(&scope);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);

@@ -38,6 +38,7 @@ static SubTransactionId hint_subs[MAX_HINTS];
 static int	nhints = 0;
 static bool too_many = false;
 static RingDatabase *ring = NULL;	/* to be told at commit */
+static RingDatabase *async_ring = NULL; /* has counted this commit as begun */
 
 int			rebate_delivery = DELIVERY_WORKER;
 
@@ -105,6 +106,9 @@ delivery_at_xact_end(void)
 	nhints = 0;
 	too_many = false;
 	ring = NULL;
+	if (async_ring)
+		pg_atomic_fetch_add_u64(&async_ring->async_ended, 1);
+	async_ring = NULL;
 }
 
 void
@@ -266,7 +270,19 @@ delivery_pre_commit(bool prepare)
 	if (mode == DELIVERY_WORKER && !delivery_start_worker())
 		mode = DELIVERY_COMMIT;
 	if (mode == DELIVERY_WORKER)
+	{
 		ring = ring_database();
+
+		/*
+		 * Such a commit is visible before it is flushed, so the worker must flush
+		 * before it tells of it.
+		 */
+		if (synchronous_commit == SYNCHRONOUS_COMMIT_OFF && !prepare && async_ring == NULL)
+		{
+			async_ring = ring;
+			pg_atomic_fetch_add_u64(&ring->async_begun, 1);
+		}
+	}
 	else if (mode == DELIVERY_COMMIT && !prepare)
 		notify_from_commit();
 }

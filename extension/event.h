@@ -55,6 +55,13 @@ extern void event_names_end(void);
 extern int64 event_read(Store *store, Snapshot snapshot, int64 account_id, int64 after, int64 upto,
 						int64 limit, void (*fn) (void *arg, const EventRow *row), void *arg);
 
+/* The same for many accounts, one after the other; ends with event_scan_end() */
+typedef struct EventScan EventScan;
+
+extern EventScan *event_ranges_begin(Store *store, Snapshot snapshot);
+extern int64 event_range(EventScan *scan, int64 account_id, int64 after, int64 upto, int64 limit,
+						 void (*fn) (void *arg, const EventRow *row), void *arg);
+
 /* Whether an entry was made by the current transaction, which may yet roll back */
 extern bool event_is_own(Store *store, const EventRow *row);
 
@@ -62,8 +69,6 @@ extern bool event_is_own(Store *store, const EventRow *row);
  * The entries of all accounts that a snapshot sees, in the order of account and
  * sequence, from behind a place on.  A row is good until the next call.
  */
-typedef struct EventScan EventScan;
-
 extern EventScan *event_scan_begin(Store *store, Snapshot snapshot, EventKey after);
 extern const EventRow *event_scan_next(EventScan *scan);
 extern void event_scan_end(EventScan *scan);

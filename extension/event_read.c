@@ -213,23 +213,58 @@ event_lookup(EventScan *scan, EventKey place, bool opening)
 	return side->more ? &side->row : NULL;
 }
 
+EventScan *
+event_ranges_begin(Store *store, Snapshot snapshot)
+{
+	return begin_scan(store, snapshot, 3);
+}
+
+/*
+ * Sequences are dense, so the table of later entries is searched only for what
+ * the other one has not.
+ */
+int64
+event_range(EventScan *scan, int64 account_id, int64 after, int64 upto, int64 limit,
+			void (*fn) (void *arg, const EventRow *row), void *arg)
+{
+	ScanKeyData keys[3];
+	bool		both = false;
+	int64		next = after + 1;
+	int64		n;
+
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(account_id));
+	ScanKeyInit(&keys[1], 2, BTGreaterEqualStrategyNumber, F_INT8GE, Int64GetDatum(next));
+	ScanKeyInit(&keys[2], 2, BTLessEqualStrategyNumber, F_INT8LE, Int64GetDatum(upto));
+	side_rescan(&scan->opening, keys, 3);
+	scan->later.more = false;
+	scan->last = NULL;
+	for (n = 0; n < limit && next <= upto; n++)
+	{
+		if (scan->last)
+			side_next(scan->last);
+		if (!both && !(scan->opening.more && scan->opening.row.fields.seq == next))
+		{
+			keys[1].sk_argument = Int64GetDatum(next);
+			side_rescan(&scan->later, keys, 3);
+			both = true;
+		}
+		scan->last = first_side(&scan->opening, &scan->later);
+		if (scan->last == NULL)
+			break;
+		next = scan->last->row.fields.seq + 1;
+		fn(arg, &scan->last->row);
+	}
+	return n;
+}
+
 int64
 event_read(Store *store, Snapshot snapshot, int64 account_id, int64 after, int64 upto,
 		   int64 limit, void (*fn) (void *arg, const EventRow *row), void *arg)
 {
-	EventScan  *scan = begin_scan(store, snapshot, 3);
+	EventScan  *scan = event_ranges_begin(store, snapshot);
 	bool		names = event_names_begin(store);
-	ScanKeyData keys[3];
-	const EventRow *row;
-	int64		n = 0;
+	int64		n = event_range(scan, account_id, after, upto, limit, fn, arg);
 
-	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(account_id));
-	ScanKeyInit(&keys[1], 2, BTGreaterStrategyNumber, F_INT8GT, Int64GetDatum(after));
-	ScanKeyInit(&keys[2], 2, BTLessEqualStrategyNumber, F_INT8LE, Int64GetDatum(upto));
-	side_rescan(&scan->opening, keys, 3);
-	side_rescan(&scan->later, keys, 3);
-	for (; n < limit && (row = event_scan_next(scan)) != NULL; n++)
-		fn(arg, row);
 	if (names)
 		event_names_end();
 	event_scan_end(scan);

@@ -43,6 +43,44 @@ typedef struct FeedCall
 	StringInfoData event;		/* as a value of type json */
 } FeedCall;
 
+/* Rows of a result up to this size leave their memory to the next one */
+#define MAX_ROWS_MEMORY		(16 * 1024 * 1024)
+
+static MemoryContext rows_memory = NULL;
+
+/*
+ * A result's rows, in memory that is not given back to the operating system: a
+ * reader of the whole feed would else spend a third of his time on pages that
+ * are new to the process.
+ */
+static Tuplestorestate *
+begin_rows(void)
+{
+	MemoryContext old;
+	Tuplestorestate *rows;
+
+	if (rows_memory == NULL)
+		rows_memory = AllocSetContextCreate(TopMemoryContext, "rebate feed rows",
+											ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(rows_memory);
+	rows = tuplestore_begin_heap(true, false, work_mem);
+	MemoryContextSwitchTo(old);
+	return rows;
+}
+
+/* No result outlives its transaction; one that failed has not freed its rows. */
+void
+feed_at_xact_end(bool aborted)
+{
+	if (rows_memory == NULL)
+		return;
+	if (aborted || MemoryContextMemAllocated(rows_memory, false) > MAX_ROWS_MEMORY)
+	{
+		MemoryContextDelete(rows_memory);
+		rows_memory = NULL;
+	}
+}
+
 /* A snapshot of now; all that it sees is durable, up to *point. */
 static Snapshot
 look(Store *store, XidSnapshot *xids, HistoryPoint *point)
@@ -327,6 +365,8 @@ rebate_feed(PG_FUNCTION_ARGS)
 				 errmsg("the limit must be at least 1")));
 	InitMaterializedSRF(fcinfo, 0);
 	call.result = (ReturnSetInfo *) fcinfo->resultinfo;
+	tuplestore_end(call.result->setResult);
+	call.result->setResult = begin_rows();
 	initStringInfo(&call.head);
 	initStringInfo(&call.text);
 	initStringInfo(&call.event);

@@ -36,4 +36,7 @@ extern BatchPart feed_batch_part(Store *store, const XidSnapshot *seen,
 /* Search again */
 extern void feed_batch_forget(void);
 
+/* At the end of a transaction */
+extern void feed_at_xact_end(bool aborted);
+
 #endif							/* REBATE_FEED_H */

@@ -16,11 +16,6 @@
 
 #include "access/transam.h"
 #include "access/xact.h"
-#include "access/xlog.h"
-#include "catalog/pg_type.h"
-#include "commands/async.h"
-#include "common/hashfn.h"
-#include "executor/spi.h"
 #include "libpq/pqsignal.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -28,100 +23,47 @@
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
-#include "storage/proc.h"
-#include "storage/procarray.h"
 #include "tcop/tcopprot.h"
-#include "utils/array.h"
-#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "api.h"
-#include "channel.h"
 #include "delivery.h"
+#include "look.h"
+#include "round.h"
 #include "wal_flush.h"
 #include "xid_index.h"
 
 PGDLLEXPORT void rebate_publisher_main(Datum arg);
 
 #define LOOK_INTERVAL_MS	1000
+
+/*
+ * Milliseconds between two notifications: so many times what one costs, or as
+ * many as entries come in a millisecond, in these limits.  The first keeps the
+ * worker and the listeners that it wakes from taking the machine from those who
+ * write, the second from being busy with the waking.
+ */
+#define COST_FACTOR			16
 #define MIN_PACE_MS			1
-#define MAX_PACE_MS			100
-/* A notification may take this part of the time: its cost to listeners is some ten times as much */
-#define PACE_FACTOR			50
-
-/* Accounts in one notification; what is more waits for the next */
-#define MAX_ROUND			4096
-
-/* Accounts whose last announced entry is remembered; then all are forgotten */
-#define MAX_ANNOUNCED		200000
-
-typedef struct Announced
-{
-	int64		account_id;
-	uint32		hash;
-	char		status;
-	int64		last;			/* announced up to here */
-	int64		first;			/* of this round; 0: not in it */
-	pg_uuid_t	handle;
-} Announced;
-
-#define SH_PREFIX announced
-#define SH_ELEMENT_TYPE Announced
-#define SH_KEY_TYPE int64
-#define SH_KEY account_id
-#define SH_HASH_KEY(tb, k) hash_bytes_uint32((uint32) (k) ^ (uint32) ((k) >> 32))
-#define SH_EQUAL(tb, a, b) ((a) == (b))
-#define SH_STORE_HASH
-#define SH_GET_HASH(tb, a) (a)->hash
-#define SH_SCOPE static inline
-#define SH_DEFINE
-#define SH_DECLARE
-#include "lib/simplehash.h"
+#define MAX_PACE_MS			250
 
 static RingDatabase *db = NULL;
 static MemoryContext memory = NULL;
-static announced_hash *announced = NULL;
 
-/* Accounts of this round, in the order in which they came */
-static int64 round_accounts[MAX_ROUND];
-static int	nround = 0;
 static TimestampTz oldest = 0;	/* commit of the first hint of the round */
-
 static Oid	account_table = InvalidOid;	/* of the store that this is about */
 static TimestampTz last_look = 0;
 static int	look_interval_ms = LOOK_INTERVAL_MS;
-static SeenSnapshot looking_from;	/* when the look at hand began */
-static int64 looked_upto = 0;	/* the account that it has come to */
 
-static double notify_us = 0;	/* what a notification costs, smoothed */
+/* Commits counted in async_begun that are all known to be flushed */
+static uint64 async_flushed = PG_UINT64_MAX;
 
-/* Entries first to last of an account are to be announced, if they are news. */
-static void
-announce(int64 account_id, const pg_uuid_t *handle, int64 first, int64 last)
-{
-	Announced  *a;
-	bool		found;
-
-	a = announced_insert(announced, account_id, &found);
-	if (!found)
-	{
-		a->last = first - 1;
-		a->first = 0;
-	}
-	if (last <= a->last)
-		return;
-	if (a->first == 0)
-	{
-		/* a later commit may have come first, then this one is announced with it */
-		a->first = a->last + 1;
-		round_accounts[nround++] = account_id;
-	}
-	a->handle = *handle;
-	a->last = last;
-}
+/* Of rounds, smoothed: the cost of a notification, and the entries that come in a millisecond */
+static double cost_us = 0;
+static double entries_per_ms = 0;
+static TimestampTz last_round = 0;
 
 static void
 take_hints(void)
@@ -129,90 +71,13 @@ take_hints(void)
 	Hint		hint;
 	TimestampTz committed_at;
 
-	while (nround < MAX_ROUND && ring_pop(db, &hint, &committed_at))
+	while (round_accounts() < MAX_ROUND && ring_pop(db, &hint, &committed_at))
 	{
 		if (oldest == 0)
 			oldest = committed_at;
-		announce(hint.account_id, &hint.handle, hint.first, hint.last);
+		round_add(hint.account_id, &hint.handle, hint.first, hint.last);
 		pg_atomic_fetch_add_u64(&db->hints, 1);
 	}
-}
-
-/* The snapshot as it will be remembered; false if it has too many transactions */
-static bool
-describe_snapshot(Snapshot snapshot, SeenSnapshot *seen)
-{
-	FullTransactionId next = ReadNextFullTransactionId();
-	uint32		epoch = EpochFromFullTransactionId(next);
-	uint32		next_xid = XidFromFullTransactionId(next);
-
-#define FULL_XID(xid) (((uint64) ((xid) > next_xid ? epoch - 1 : epoch) << 32) | (xid))
-	seen->valid = snapshot->xcnt <= MAX_REMEMBERED_XIDS;
-	seen->xmin = FULL_XID(snapshot->xmin);
-	seen->xmax = FULL_XID(snapshot->xmax);
-	seen->nxip = seen->valid ? snapshot->xcnt : 0;
-	for (int i = 0; i < seen->nxip; i++)
-		seen->xip[i] = FULL_XID(snapshot->xip[i]);
-#undef FULL_XID
-	return seen->valid;
-}
-
-/*
- * Look for entries that are committed now and were not when we looked last: at
- * most a round of accounts, in the order of their ids.  Returns whether that was
- * all; "seen" is then what this look saw when it began.
- */
-static bool
-look(Store *store)
-{
-	SeenSnapshot *before = &db->seen;
-	Datum	   *xids = palloc(sizeof(Datum) * Max(before->nxip, 1));
-	Oid			argtypes[5] = {INT8OID, INT8OID, INT8ARRAYOID, INT4OID, INT8OID};
-	Datum		values[5];
-	StoreSpi	scope;
-	bool		all = true;
-
-	store_spi_begin(store, &scope);
-	if (looked_upto == 0)
-		describe_snapshot(GetActiveSnapshot(), &looking_from);
-	if (before->valid)
-	{
-		for (int i = 0; i < before->nxip; i++)
-			xids[i] = Int64GetDatum((int64) before->xip[i]);
-		values[0] = Int64GetDatum((int64) before->xmin);
-		values[1] = Int64GetDatum((int64) before->xmax);
-		values[2] = PointerGetDatum(construct_array(xids, before->nxip, INT8OID, 8,
-													FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
-		values[3] = Int32GetDatum(store->epoch);
-		values[4] = Int64GetDatum(looked_upto);
-		(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
-		if (SPI_execute_with_args("SELECT e.account_id, a.handle, min(e.seq), max(e.seq)"
-								  "  FROM (SELECT account_id, seq, xid, epoch FROM rebate_data.accrual"
-								  "         WHERE xid >= $1 AND seq IS NOT NULL"
-								  "        UNION ALL"
-								  "        SELECT account_id, seq, xid, epoch FROM rebate_data.entry"
-								  "         WHERE xid >= $1) e"
-								  "  JOIN rebate_data.account a ON a.account_id = e.account_id"
-								  " WHERE e.epoch = $4 AND (e.xid >= $2 OR e.xid = ANY ($3))"
-								  "   AND e.account_id > $5"
-								  " GROUP BY e.account_id, a.handle ORDER BY e.account_id",
-								  5, argtypes, values, NULL, true, MAX_ROUND) != SPI_OK_SELECT)
-			elog(ERROR, "could not look for entries");
-		for (uint64 i = 0; i < SPI_processed; i++)
-		{
-			bool		isnull;
-
-			looked_upto = DatumGetInt64(sql_get(i, 1, &isnull));
-			announce(looked_upto, DatumGetUUIDP(sql_get(i, 2, &isnull)),
-					 DatumGetInt64(sql_get(i, 3, &isnull)),
-					 DatumGetInt64(sql_get(i, 4, &isnull)));
-		}
-		all = SPI_processed < MAX_ROUND;
-		pg_atomic_fetch_add_u64(&db->sweeps, 1);
-	}
-	store_spi_end(&scope);
-	return all;
 }
 
 /* Whether it is time to look, and there may be something to see */
@@ -226,83 +91,47 @@ look_is_due(void)
 		 db->seen.xmax != U64FromFullTransactionId(ReadNextFullTransactionId()));
 }
 
-/* Send what the round has. */
-static void
-notify_round(Store *store)
-{
-	Hint	   *members = palloc(sizeof(Hint) * nround);
-	SharedPayload *payload = palloc0(sizeof(SharedPayload));
-	int64		published = 0;
-
-	for (int i = 0; i < nround; i++)
-	{
-		Announced  *a = announced_lookup(announced, round_accounts[i]);
-
-		shared_payload_add(payload, &a->handle, a->last);
-		members[i].account_id = a->account_id;
-		members[i].handle = a->handle;
-		members[i].first = a->first;
-		members[i].last = a->last;
-		published += a->last - a->first + 1;
-	}
-	shared_payload_send(payload);
-	(void) channel_notify(store, members, nround);
-	pg_atomic_fetch_add_u64(&db->published, published);
-	pg_atomic_fetch_add_u64(&db->notifications, 1);
-}
-
-static void
-forget_round(void)
-{
-	for (int i = 0; i < nround; i++)
-	{
-		Announced  *a = announced_lookup(announced, round_accounts[i]);
-
-		if (a)
-			a->first = 0;
-	}
-	nround = 0;
-	oldest = 0;
-	if (announced->members > MAX_ANNOUNCED)
-	{
-		announced_destroy(announced);
-		announced = announced_create(memory, 1024, NULL);
-	}
-}
-
 /*
- * One round: take hints, look if it is time, notify.  Returns whether there was
- * anything.  Without a store the worker ends.
+ * Flush what the active snapshot sees and a crash could take back: commits that
+ * did not wait for the disk.  Those that did are not flushed again, since the
+ * next commit of a shop with one writer would wait for that.
  */
-static bool
-publish(void)
+static void
+flush_visible(bool looked)
 {
-	bool		looking = look_is_due();
-	bool		looked_all = true;
-	bool		keep_up = false;
-	TimestampTz started;
-	Store	   *store;
+	/* in this order: if they are equal, all that have begun had ended */
+	uint64		ended = pg_atomic_read_u64(&db->async_ended);
+	uint64		begun;
 
-	if (rebate_delivery != DELIVERY_WORKER)
+	pg_memory_barrier();
+	begun = pg_atomic_read_u64(&db->async_begun);
+	if (begun == async_flushed && !looked)
+		return;
+	wal_flush_inserted();
+	if (begun == ended)
+		async_flushed = begun;
+}
+
+/* Hints of a server that notifies nobody */
+static void
+drop_hints(void)
+{
+	while (ring_used(db) > 0)
 	{
-		/* nobody is told of what was committed meanwhile */
-		nround = 0;
-		while (ring_used(db) > 0)
-		{
-			take_hints();
-			forget_round();
-		}
-		db->seen.valid = false;
-		pg_atomic_write_u32(&db->look, 0);
-		return false;
+		take_hints();
+		round_end();
 	}
-	if (!looking && ring_used(db) == 0)
-		return false;
+	oldest = 0;
+	db->seen.valid = false;
+	pg_atomic_write_u32(&db->look, 0);
+}
 
-	started = GetCurrentTimestamp();
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	store = store_get(true);
+/* The store; without one the worker ends. */
+static Store *
+publisher_store(void)
+{
+	Store	   *store = store_get(true);
+
 	if (store == NULL)
 	{
 		AbortCurrentTransaction();
@@ -311,51 +140,109 @@ publish(void)
 	if (store->tables[ST_ACCOUNT] != account_table)
 	{
 		/* another store, whose accounts may have the same ids */
-		announced_reset(announced);
+		round_reset();
+		look_again();
 		account_table = store->tables[ST_ACCOUNT];
 	}
-	/* a look fills a round by itself */
-	if (!looking)
-		take_hints();
-	if (looking)
+	return store;
+}
+
+/* Look for entries that nobody announced.  Returns whether the look is complete. */
+static bool
+look_by_ourselves(Store *store, SeenSnapshot *seen)
+{
+	TimestampTz started = GetCurrentTimestamp();
+	bool		all;
+
+	pg_atomic_write_u32(&db->look, 0);
+	all = look(store, db, seen);
+	last_look = GetCurrentTimestamp();
+	/* a part of the time only, however much there is to see */
+	look_interval_ms = Max(LOOK_INTERVAL_MS, (int) ((last_look - started) / 20));
+	return all;
+}
+
+/* Learn from a notification that was sent how long to wait for the next. */
+static void
+learn_pace(TimestampTz started, TimestampTz sent, int64 entries)
+{
+	double		passed_ms = Max((sent - last_round) / 1000.0, 0.001);
+
+	cost_us = cost_us * 0.9 + (sent - started) * 0.1;
+	entries_per_ms = entries_per_ms * 0.9 + entries / passed_ms * 0.1;
+	last_round = sent;
+}
+
+static long
+pace_ms(void)
+{
+	double		pace = Max(cost_us * COST_FACTOR / 1000, entries_per_ms);
+
+	return (long) Min(Max(pace, MIN_PACE_MS), MAX_PACE_MS);
+}
+
+/*
+ * One round: take hints, or look if it is time, and notify.  Returns whether
+ * there was anything.
+ */
+static bool
+publish(void)
+{
+	bool		looking = look_is_due();
+	bool		looked_all = false;
+	bool		any;
+	int64		entries = 0;
+	static SeenSnapshot seen;	/* large */
+	TimestampTz started;
+	TimestampTz sent;
+	Store	   *store;
+
+	if (rebate_delivery != DELIVERY_WORKER)
 	{
-		pg_atomic_write_u32(&db->look, 0);
-		looked_all = look(store);
-		last_look = GetCurrentTimestamp();
-		/* a fiftieth of the time at most, however much there is to see */
-		look_interval_ms = Max(LOOK_INTERVAL_MS, (int) ((last_look - started) / 20));
+		drop_hints();
+		return false;
 	}
-	if (nround > 0)
+	if (!looking && ring_used(db) == 0)
+		return false;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	store = publisher_store();
+	/* a look fills a round by itself */
+	if (looking)
+		looked_all = look_by_ourselves(store, &seen);
+	else
+		take_hints();
+	any = round_accounts() > 0;
+	if (any)
 	{
 		PushActiveSnapshot(GetLatestSnapshot());
-		wal_flush_inserted();
-		started = GetCurrentTimestamp();
-		notify_round(store);
+		flush_visible(looking);
+		entries = round_send(store);
 		PopActiveSnapshot();
 	}
+	/* what it costs to wake listeners, not to write what they are told */
+	started = GetCurrentTimestamp();
 	CommitTransactionCommand();
+	sent = GetCurrentTimestamp();
 
-	if (looking && looked_all)
-	{
-		db->seen = looking_from;
-		looked_upto = 0;
-		keep_up = true;
-	}
+	if (looked_all)
+		db->seen = seen;
 	else if (looking)
 		ring_look(db);
-	if (nround > 0)
+	if (any)
 	{
-		TimestampTz finished = GetCurrentTimestamp();
-
-		notify_us = notify_us * 0.9 + (finished - started) * 0.1;
+		learn_pace(started, sent, entries);
+		pg_atomic_fetch_add_u64(&db->published, entries);
+		pg_atomic_fetch_add_u64(&db->notifications, 1);
 		if (oldest != 0)
-			pg_atomic_write_u64(&db->lag_us, finished - oldest);
+			pg_atomic_write_u64(&db->lag_us, sent - oldest);
 	}
-	looking = nround > 0;
-	forget_round();
-	if (keep_up)
+	oldest = 0;
+	round_end();
+	if (looked_all)
 		xid_index_keep_up();
-	return looking;
+	return any;
 }
 
 /* Remember an error, and go on after a while. */
@@ -375,9 +262,9 @@ remember_error(void)
 	FlushErrorState();
 	RESUME_INTERRUPTS();
 	/* what was taken is looked for again */
-	forget_round();
-	announced_reset(announced);
-	looked_upto = 0;
+	oldest = 0;
+	round_reset();
+	look_again();
 	ring_look(db);
 }
 
@@ -401,7 +288,7 @@ wait_for_work(bool busy)
 	if (busy)
 	{
 		/* nobody needs to wake us */
-		timeout = Min(Max((long) (notify_us * PACE_FACTOR / 1000), MIN_PACE_MS), MAX_PACE_MS);
+		timeout = pace_ms();
 	}
 	else
 	{
@@ -446,7 +333,7 @@ rebate_publisher_main(Datum arg)
 	pgstat_report_appname("rebate publisher");
 	pgstat_report_activity(STATE_IDLE, NULL);
 	memory = AllocSetContextCreate(TopMemoryContext, "rebate publisher", ALLOCSET_DEFAULT_SIZES);
-	announced = announced_create(memory, 1024, NULL);
+	round_init(memory);
 	ring_look(db);
 
 	if (sigsetjmp(jump, 1) != 0)
@@ -527,6 +414,6 @@ publisher_remember_snapshot(void)
 	snapshot = GetLatestSnapshot();
 	ring_lock(true);
 	if (!mine->seen.valid && mine->worker_pid == 0)
-		describe_snapshot(snapshot, &mine->seen);
+		(void) seen_snapshot(snapshot, &mine->seen);
 	ring_unlock();
 }

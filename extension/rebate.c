@@ -12,6 +12,7 @@
 #include "collect.h"
 #include "delivery.h"
 #include "expr.h"
+#include "feed.h"
 #include "guard.h"
 #include "rules.h"
 #include "source.h"
@@ -64,6 +65,7 @@ xact_callback(XactEvent event, void *arg)
 			rules_at_commit();
 			expr_at_xact_end();
 			source_at_xact_end();
+			feed_at_xact_end(false);
 			break;
 		case XACT_EVENT_ABORT:
 			delivery_at_xact_end();
@@ -72,6 +74,7 @@ xact_callback(XactEvent event, void *arg)
 			store_at_abort();
 			expr_at_xact_end();
 			source_at_xact_end();
+			feed_at_xact_end(true);
 			break;
 		default:
 			break;

@@ -86,6 +86,8 @@ shmem_startup(void)
 			pg_atomic_init_u32(&db->look, 0);
 			pg_atomic_init_u64(&db->head, 0);
 			pg_atomic_init_u64(&db->tail, 0);
+			pg_atomic_init_u64(&db->async_begun, 0);
+			pg_atomic_init_u64(&db->async_ended, 0);
 			pg_atomic_init_u64(&db->overflows, 0);
 			pg_atomic_init_u64(&db->sweeps, 0);
 			pg_atomic_init_u64(&db->hints, 0);

@@ -51,6 +51,10 @@ typedef struct RingDatabase
 	pg_atomic_uint64 head;		/* next place to be taken by a session */
 	pg_atomic_uint64 tail;		/* next place to be read by the worker */
 
+	/* transactions that committed, or are about to, without waiting for the disk */
+	pg_atomic_uint64 async_begun;
+	pg_atomic_uint64 async_ended;
+
 	SeenSnapshot seen;			/* written by the worker only */
 
 	/* statistics; written by the worker, but for the first */

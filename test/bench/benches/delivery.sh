@@ -213,7 +213,7 @@ feed() {
 	samples_new
 	for ((round = 0; round <= 2; round++)); do
 		if [ "$round" = 1 ]; then samples_new; fi
-		on worker "$helpers/feed" 10000 >"$run/feed"
+		on worker "$helpers/feed" 500 >"$run/feed"
 		read -r events took bytes <"$run/feed"
 		[ "$events" = "$had" ] || rb_die "$bench: the feed has $events events, the ledger $had"
 		sample worker feed "$(calc "$events / $took")"

@@ -1,0 +1,142 @@
+/*
+ * look.c
+ *	  The publisher's look for committed entries that no hint announced.
+ *
+ * Each entry has the id of its transaction, so what is new to a snapshot can be
+ * told from what an earlier one saw.  An index of ranges leads to the pages that
+ * were written since.
+ */
+#include "rebate.h"
+
+#include "access/transam.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/array.h"
+#include "utils/guc.h"
+#include "utils/snapmgr.h"
+#include "utils/uuid.h"
+
+#include "api.h"
+#include "look.h"
+#include "round.h"
+
+static SeenSnapshot looking_from;	/* when the look at hand began */
+static int64 looked_upto = 0;	/* the account that it has come to */
+static SPIPlanPtr handle_plan = NULL;
+
+bool
+seen_snapshot(Snapshot snapshot, SeenSnapshot *seen)
+{
+	FullTransactionId next = ReadNextFullTransactionId();
+	uint32		epoch = EpochFromFullTransactionId(next);
+	uint32		next_xid = XidFromFullTransactionId(next);
+
+#define FULL_XID(xid) (((uint64) ((xid) > next_xid ? epoch - 1 : epoch) << 32) | (xid))
+	seen->valid = snapshot->xcnt <= MAX_REMEMBERED_XIDS;
+	seen->xmin = FULL_XID(snapshot->xmin);
+	seen->xmax = FULL_XID(snapshot->xmax);
+	seen->nxip = seen->valid ? snapshot->xcnt : 0;
+	for (int i = 0; i < seen->nxip; i++)
+		seen->xip[i] = FULL_XID(snapshot->xip[i]);
+#undef FULL_XID
+	return seen->valid;
+}
+
+/* The handle of an account; false if there is none. */
+static bool
+account_handle(int64 account_id, pg_uuid_t *handle)
+{
+	Oid			argtypes[1] = {INT8OID};
+	Datum		values[1];
+	bool		isnull;
+
+	if (handle_plan == NULL)
+	{
+		handle_plan = SPI_prepare("SELECT handle FROM rebate_data.account WHERE account_id = $1", 1,
+								  argtypes);
+		if (handle_plan == NULL)
+			elog(ERROR, "could not prepare: %s", SPI_result_code_string(SPI_result));
+		SPI_keepplan(handle_plan);
+	}
+	values[0] = Int64GetDatum(account_id);
+	if (SPI_execute_plan(handle_plan, values, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the handle of an account");
+	if (SPI_processed == 0)
+		return false;
+	*handle = *DatumGetUUIDP(sql_get(0, 1, &isnull));
+	return true;
+}
+
+/* Announce what a look has found: account, first and last entry.  Most is no news. */
+static void
+announce_found(SPITupleTable *found, uint64 n)
+{
+	for (uint64 i = 0; i < n; i++)
+	{
+		HeapTuple	tuple = found->vals[i];
+		bool		isnull;
+		int64		first = DatumGetInt64(SPI_getbinval(tuple, found->tupdesc, 2, &isnull));
+		int64		last = DatumGetInt64(SPI_getbinval(tuple, found->tupdesc, 3, &isnull));
+		pg_uuid_t	handle;
+
+		looked_upto = DatumGetInt64(SPI_getbinval(tuple, found->tupdesc, 1, &isnull));
+		if (!round_knows(looked_upto, last) && account_handle(looked_upto, &handle))
+			round_add(looked_upto, &handle, first, last);
+	}
+	SPI_freetuptable(found);
+}
+
+bool
+look(Store *store, RingDatabase *db, SeenSnapshot *seen)
+{
+	SeenSnapshot *before = &db->seen;
+	Datum	   *xids = palloc(sizeof(Datum) * Max(before->nxip, 1));
+	Oid			argtypes[5] = {INT8OID, INT8OID, INT8ARRAYOID, INT4OID, INT8OID};
+	Datum		values[5];
+	StoreSpi	scope;
+	bool		all = true;
+
+	store_spi_begin(store, &scope);
+	if (looked_upto == 0)
+		(void) seen_snapshot(GetActiveSnapshot(), &looking_from);
+	if (before->valid)
+	{
+		for (int i = 0; i < before->nxip; i++)
+			xids[i] = Int64GetDatum((int64) before->xip[i]);
+		values[0] = Int64GetDatum((int64) before->xmin);
+		values[1] = Int64GetDatum((int64) before->xmax);
+		values[2] = PointerGetDatum(construct_array(xids, before->nxip, INT8OID, 8,
+													FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+		values[3] = Int32GetDatum(store->epoch);
+		values[4] = Int64GetDatum(looked_upto);
+		(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+		if (SPI_execute_with_args("SELECT account_id, min(seq), max(seq)"
+								  "  FROM (SELECT account_id, seq, xid, epoch FROM rebate_data.accrual"
+								  "         WHERE xid >= $1 AND seq IS NOT NULL"
+								  "        UNION ALL"
+								  "        SELECT account_id, seq, xid, epoch FROM rebate_data.entry"
+								  "         WHERE xid >= $1) e"
+								  " WHERE epoch = $4 AND (xid >= $2 OR xid = ANY ($3))"
+								  "   AND account_id > $5"
+								  " GROUP BY account_id ORDER BY account_id",
+								  5, argtypes, values, NULL, true, MAX_ROUND) != SPI_OK_SELECT)
+			elog(ERROR, "could not look for entries");
+		all = SPI_processed < MAX_ROUND;
+		announce_found(SPI_tuptable, SPI_processed);
+		pg_atomic_fetch_add_u64(&db->sweeps, 1);
+	}
+	store_spi_end(&scope);
+	if (all)
+	{
+		*seen = looking_from;
+		looked_upto = 0;
+	}
+	return all;
+}
+
+void
+look_again(void)
+{
+	looked_upto = 0;
+}
