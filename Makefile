@@ -29,7 +29,7 @@ ISOLATION   = $(sort $(patsubst test/isolation/specs/%.spec,%,$(wildcard test/is
 ISOLATION_OPTS = --no-locale --encoding=UTF8 --inputdir=test/isolation --load-extension=rebate
 
 # As system headers, the server's own headers raise no warnings under -Wextra.
-PG_CPPFLAGS = -Iextension -isystem $(shell $(PG_CONFIG) --includedir-server)
+PG_CPPFLAGS = -Iextension -DREBATE_VERSION='"$(EXTVERSION)"' -isystem $(shell $(PG_CONFIG) --includedir-server)
 PG_CFLAGS   = -Wall -Wextra -Wno-unused-parameter -Wmissing-prototypes
 
 EXTRA_CLEAN = results regression.diffs regression.out output_iso

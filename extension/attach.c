@@ -12,6 +12,7 @@
 #include "access/xact.h"
 #include "catalog/catalog.h"
 #include "catalog/namespace.h"
+#include "catalog/partition.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
@@ -45,7 +46,8 @@ enum
 	ARG_SOURCE, ARG_MEMBER, ARG_AMOUNT, ARG_CURRENCY, ARG_KEY, ARG_QUANTITY,
 	ARG_ORDER_TIME, ARG_STATUS, ARG_PHASES, ARG_CONFIRMED_AT, ARG_REFUNDED,
 	ARG_REFUNDED_QUANTITY, ARG_ATTRIBUTES, ARG_SINCE, ARG_MAX_BACKDATE,
-	ARG_MAX_FUTURE, ARG_ON_DELETE, ARG_ON_TRUNCATE, ARG_ON_ERROR, ARG_REPLACE
+	ARG_MAX_FUTURE, ARG_ON_DELETE, ARG_ON_TRUNCATE, ARG_ON_ERROR, ARG_REPLACE,
+	ARG_ROW_TRIGGERS, ARG_ORIGINAL
 };
 
 /*
@@ -69,49 +71,120 @@ check_owner(Oid relid)
 	ReleaseSysCache(tuple);
 }
 
-/* Raise unless the relation is a table that can be attached. */
+/* Raise unless rows of the table are there after a crash. */
 static void
-check_kind(Relation rel)
+check_persistence(Relation rel)
 {
 	const char *name = RelationGetRelationName(rel);
-	Form_pg_class form = rel->rd_rel;
-	const char *schema = get_namespace_name(form->relnamespace);
-	const char *not_yet = NULL;
+	const char *schema = get_namespace_name(RelationGetNamespace(rel));
 
-	if (form->relkind == RELKIND_PARTITIONED_TABLE)
-		not_yet = "partitioned tables";
-	else if (form->relkind != RELKIND_RELATION)
-		ereport(ERROR,
-				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("\"%s\" is not a table", name),
-				 errhint("Attach the table that the orders are inserted into.")));
-	else if (form->relispartition)
-		not_yet = "partitions";
-	else if (has_superclass(RelationGetRelid(rel)) ||
-			 find_inheritance_children(RelationGetRelid(rel), NoLock) != NIL)
-		not_yet = "tables with inheritance";
-	if (not_yet)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("table \"%s\" cannot be attached: %s are not supported yet", name, not_yet)));
-
-	if (form->relpersistence == RELPERSISTENCE_TEMP)
+	if (rel->rd_rel->relpersistence == RELPERSISTENCE_TEMP)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("table \"%s\" is temporary", name),
 				 errdetail("Its orders vanish with the session, their rebates would stay.")));
-	if (form->relpersistence == RELPERSISTENCE_UNLOGGED)
+	if (rel->rd_rel->relpersistence == RELPERSISTENCE_UNLOGGED)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("table \"%s\" is unlogged", name),
 				 errdetail("A crash empties it, their rebates would stay."),
 				 errhint("ALTER TABLE %s SET LOGGED.",
 						 quote_qualified_identifier(schema, name))));
+}
+
+/* Raise unless a relation can be a partition of the attached table "root". */
+void
+attach_check_partition(Relation rel, const char *root)
+{
+	if (rel->rd_rel->relkind != RELKIND_RELATION &&
+		rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("foreign table \"%s\" cannot be a partition of table \"%s\" with rebates",
+						RelationGetRelationName(rel), root),
+				 errdetail("Its rows can change without this server."),
+				 errhint("Detach that partition, or keep its rows in a table of this server.")));
+	check_persistence(rel);
+}
+
+/* Raise unless the relation is a table that can be attached. */
+static void
+check_kind(Relation rel)
+{
+	const char *name = RelationGetRelationName(rel);
+	Form_pg_class form = rel->rd_rel;
+	Oid			relid = RelationGetRelid(rel);
+	const char *schema = get_namespace_name(form->relnamespace);
+
+	if (form->relkind != RELKIND_RELATION && form->relkind != RELKIND_PARTITIONED_TABLE)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is not a table", name),
+				 errhint("Attach the table that the orders are inserted into.")));
+	if (form->relispartition)
+	{
+		Oid			root = llast_oid(get_partition_ancestors(relid));
+
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("table \"%s\" cannot be attached: it is a partition", name),
+				 errhint("Attach the table that it is a partition of: %s.",
+						 quote_qualified_identifier(get_namespace_name(get_rel_namespace(root)),
+													get_rel_name(root)))));
+	}
+	if (has_superclass(relid) ||
+		(form->relkind == RELKIND_RELATION && find_inheritance_children(relid, NoLock) != NIL))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("table \"%s\" cannot be attached: tables with inheritance are not supported",
+						name),
+				 errdetail("Statements on the parent change rows of the child, and their keys need not be unique."),
+				 errhint("Use a partitioned table, or ALTER TABLE ... NO INHERIT.")));
+	check_persistence(rel);
+	if (form->relkind == RELKIND_PARTITIONED_TABLE)
+	{
+		ListCell   *lc;
+
+		foreach(lc, find_all_inheritors(relid, NoLock, NULL))
+		{
+			Relation	part = relation_open(lfirst_oid(lc), AccessShareLock);
+
+			attach_check_partition(part, name);
+			relation_close(part, NoLock);
+		}
+	}
 	if (IsSystemRelation(rel) || strcmp(schema, STORE_SCHEMA) == 0 ||
 		strcmp(schema, "rebate") == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("\"%s.%s\" is no table of orders", schema, name)));
+}
+
+/*
+ * Warn if nobody will put triggers on partitions to come: the event trigger is
+ * gone or disabled.
+ */
+static void
+warn_without_event_trigger(Relation rel)
+{
+	int			level;
+	uint64		n;
+
+	if (rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
+		return;
+	level = sql_begin();
+	n = sql_run("SELECT FROM pg_event_trigger e JOIN pg_proc p ON p.oid = e.evtfoid"
+				"  JOIN pg_namespace n ON n.oid = p.pronamespace"
+				" WHERE n.nspname = 'rebate' AND p.proname = 'follow_partitions' AND e.evtenabled <> 'D'",
+				NULL, SPI_OK_SELECT);
+	sql_end(level);
+	if (n == 0)
+		ereport(WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("partitions of table \"%s\" that are created later get no triggers",
+						RelationGetRelationName(rel)),
+				 errdetail("The event trigger \"rebate_follow_partitions\" is missing or disabled."),
+				 errhint("As superuser: ALTER EVENT TRIGGER rebate_follow_partitions ENABLE ALWAYS, or create the extension again. Or call rebate.attach() with the same arguments after each new partition.")));
 }
 
 /* Raise if an argument without a meaning for NULL is null. */
@@ -122,6 +195,24 @@ check_not_null(FunctionCallInfo fcinfo, int argno, const char *name)
 		ereport(ERROR,
 				(errcode(ERRCODE_RB_INVALID_MAPPING),
 				 errmsg("%s must not be null", name)));
+}
+
+/* Argument of type text[]; NULL if null, and an element is NULL if it is */
+static char **
+text_array(FunctionCallInfo fcinfo, int argno, int *n)
+{
+	Datum	   *elems;
+	bool	   *nulls;
+	char	  **result;
+
+	if (PG_ARGISNULL(argno))
+		return NULL;
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(argno), TEXTOID, -1, false, TYPALIGN_INT,
+					  &elems, &nulls, n);
+	result = palloc(sizeof(char *) * Max(*n, 1));
+	for (int i = 0; i < *n; i++)
+		result[i] = nulls[i] ? NULL : TextDatumGetCString(elems[i]);
+	return result;
 }
 
 /* Read the arguments of attach(), without looking at the table. */
@@ -135,19 +226,12 @@ read_arguments(FunctionCallInfo fcinfo, AttachMap *map)
 
 	memset(map, 0, sizeof(AttachMap));
 	check_not_null(fcinfo, ARG_REPLACE, "replace");
+	check_not_null(fcinfo, ARG_ROW_TRIGGERS, "row_triggers");
+	map->row_triggers = PG_GETARG_BOOL(ARG_ROW_TRIGGERS);
 	for (int i = 0; i < NUM_MAP_ITEMS; i++)
 		map->given[i] = api_text(fcinfo, args[i]);
-	if (!PG_ARGISNULL(ARG_KEY))
-	{
-		Datum	   *elems;
-		bool	   *nulls;
-
-		deconstruct_array(PG_GETARG_ARRAYTYPE_P(ARG_KEY), TEXTOID, -1, false, TYPALIGN_INT,
-						  &elems, &nulls, &map->ngiven_key);
-		map->given_key = palloc(sizeof(char *) * Max(map->ngiven_key, 1));
-		for (int i = 0; i < map->ngiven_key; i++)
-			map->given_key[i] = nulls[i] ? NULL : TextDatumGetCString(elems[i]);
-	}
+	map->given_key = text_array(fcinfo, ARG_KEY, &map->ngiven_key);
+	map->given_original = text_array(fcinfo, ARG_ORIGINAL, &map->ngiven_original);
 	if (!PG_ARGISNULL(ARG_PHASES))
 		map->given_phases = PG_GETARG_JSONB_P(ARG_PHASES);
 	if (!PG_ARGISNULL(ARG_ATTRIBUTES))
@@ -240,7 +324,7 @@ rebate_attach(PG_FUNCTION_ARGS)
 	(void) collect_flush();
 
 	check_owner(relid);
-	triggers_lock_table(relid, ShareRowExclusiveLock, "rebate.attach");
+	triggers_lock_tree(relid, ShareRowExclusiveLock, "rebate.attach");
 	rel = relation_open(relid, NoLock);
 	check_kind(rel);
 	check_owner(relid);
@@ -251,12 +335,14 @@ rebate_attach(PG_FUNCTION_ARGS)
 
 	mapping_check(&map, rel, store);
 	record_read(store, relid, &map, &recorded);
-	triggers = triggers_complete(relid);
+	triggers = triggers_complete(relid, map.row_triggers);
 	if (recorded.exists)
 	{
 		bool		changes = record_check(store, rel, &map, &recorded, replace);
 
-		if (!changes && !recorded.detached && triggers)
+		/* rows that did not fit may fit now */
+		if (!changes && !recorded.detached && triggers &&
+			!(replace && record_has_misfits(store, &recorded)))
 		{
 			ereport(NOTICE,
 					(errmsg("table \"%s\" is attached already, nothing changed",
@@ -273,7 +359,8 @@ rebate_attach(PG_FUNCTION_ARGS)
 	if (!map.has_since)
 		map.since = record_default_since(&map, &recorded, store);
 	record_write(store, rel, &map, &recorded);
-	triggers_create(rel);
+	triggers_create(relid, map.row_triggers);
+	warn_without_event_trigger(rel);
 
 	/* Other sessions compile the mapping again with their next order. */
 	CacheInvalidateRelcache(rel);
@@ -311,7 +398,7 @@ rebate_detach(PG_FUNCTION_ARGS)
 
 	/* DROP TRIGGER needs this lock; taken at once, so that none is upgraded. */
 	check_owner(relid);
-	triggers_lock_table(relid, AccessExclusiveLock, "rebate.detach");
+	triggers_lock_tree(relid, AccessExclusiveLock, "rebate.detach");
 	rel = relation_open(relid, NoLock);
 	check_owner(relid);
 
@@ -325,7 +412,7 @@ rebate_detach(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_RB_NOT_ATTACHED),
 				 errmsg("table \"%s\" is not attached", RelationGetRelationName(rel))));
 
-	triggers_drop(rel);
+	triggers_drop(relid);
 	CacheInvalidateRelcache(rel);
 	CommandCounterIncrement();
 	store_rules_changed(store);

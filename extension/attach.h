@@ -34,6 +34,8 @@ typedef struct AttachMap
 	char	   *given[NUM_MAP_ITEMS];
 	char	  **given_key;
 	int			ngiven_key;
+	char	  **given_original;
+	int			ngiven_original;
 	Jsonb	   *given_phases;
 	Jsonb	   *given_attributes;
 	bool		has_since;
@@ -43,6 +45,7 @@ typedef struct AttachMap
 	char	   *on_delete;
 	char	   *on_truncate;
 	char	   *on_error;
+	bool		row_triggers;
 
 	/* the meaning */
 	char	   *text[NUM_MAP_ITEMS];	/* deparsed */
@@ -50,6 +53,7 @@ typedef struct AttachMap
 	char	   *currency_code;	/* then text[MAP_CURRENCY] is NULL */
 	char	  **key;
 	int			nkey;
+	char	  **original;		/* deparsed, one for each key column; NULL: not mapped */
 	char	   *attributes;		/* JSON: name to deparsed text; NULL: all */
 } AttachMap;
 
@@ -86,12 +90,32 @@ extern bool record_check(Store *store, Relation rel, const AttachMap *map,
 						 const Recorded *recorded, bool replace);
 extern TimestampTz record_default_since(const AttachMap *map, const Recorded *recorded,
 										Store *store);
+/* Whether the call maps other orders' keys otherwise than is recorded */
+extern bool record_links_differ(const Recorded *recorded);
 extern void record_write(Store *store, Relation rel, AttachMap *map, Recorded *recorded);
 
-/* attach_triggers.c */
-extern void triggers_lock_table(Oid relid, LOCKMODE mode, const char *function);
-extern bool triggers_complete(Oid relid);
-extern void triggers_create(Relation rel);
-extern void triggers_drop(Relation rel);
+/* Whether orders of the table are set aside because the mapping did not fit */
+extern bool record_has_misfits(Store *store, const Recorded *recorded);
+
+/* Whether the table was attached with row_triggers */
+extern bool record_row_triggers(Store *store, Oid relid);
+
+/* attach_follow.c: what is recorded follows what was renamed */
+extern void record_free_name(Oid relid, const char *name);
+extern void record_rename_column(Store *store, Oid relid, const char *oldname,
+								 const char *newname);
+extern void record_rename_tables(void);
+
+/* attach_triggers.c: a table and, if it is partitioned, all below it */
+extern void triggers_lock_tree(Oid relid, LOCKMODE mode, const char *function);
+extern bool triggers_complete(Oid relid, bool row_triggers);
+extern void triggers_create(Oid relid, bool row_triggers);
+extern void triggers_drop(Oid relid);
+
+/* Whether the table itself has our trigger for INSERT; and those of rows, if asked */
+extern bool triggers_on(Oid relid, bool *row_triggers);
+
+/* attach.c */
+extern void attach_check_partition(Relation rel, const char *root);
 
 #endif							/* REBATE_ATTACH_H */

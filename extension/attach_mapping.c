@@ -23,6 +23,7 @@
 #include "attach.h"
 #include "canon.h"
 #include "expr.h"
+#include "source.h"
 
 const char *const map_names[NUM_MAP_ITEMS] = {
 	"member", "amount", "currency", "quantity", "order_time", "status",
@@ -141,29 +142,6 @@ check_currency(AttachMap *map, Relation rel, Store *store)
 											   &map->type[MAP_CURRENCY], NULL);
 }
 
-/* Is the index a promise that no two rows have the same key? */
-static bool
-index_covers(Relation index, const AttrNumber *attnos, int n)
-{
-	Form_pg_index form = index->rd_index;
-
-	if (!form->indisunique || !form->indisvalid || !form->indimmediate ||
-		form->indnkeyatts != n ||
-		RelationGetIndexPredicate(index) != NIL ||
-		RelationGetIndexExpressions(index) != NIL)
-		return false;
-	for (int i = 0; i < n; i++)
-	{
-		bool		found = false;
-
-		for (int j = 0; j < n; j++)
-			found = found || form->indkey.values[j] == attnos[i];
-		if (!found)
-			return false;
-	}
-	return true;
-}
-
 /* The columns of the primary key; none if there is none to rely on. */
 static void
 primary_key(AttachMap *map, Relation rel)
@@ -254,7 +232,7 @@ check_key(AttachMap *map, Relation rel)
 	{
 		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
 
-		unique = unique || index_covers(index, attnos, map->nkey);
+		unique = unique || index_is_key(index, attnos, map->nkey);
 		index_close(index, NoLock);
 	}
 	if (!unique)
@@ -263,6 +241,43 @@ check_key(AttachMap *map, Relation rel)
 				 errmsg("key %s of table \"%s\" has no unique index over exactly these columns",
 						mapping_key_json(map->key, map->nkey), RelationGetRelationName(rel)),
 				 errdetail("Partial, deferrable, invalid and expression indexes do not count.")));
+}
+
+/*
+ * original: for each key column what holds that of the order which a row returns,
+ * as the type of the key column.
+ */
+static void
+check_original(AttachMap *map, Relation rel)
+{
+	if (map->given_original == NULL)
+		return;
+	if (map->ngiven_original != map->nkey)
+		ereport(ERROR,
+				(errcode(ERRCODE_RB_INVALID_MAPPING),
+				 errmsg("original must have as many elements as the key has columns"),
+				 errdetail("The key is %s.", mapping_key_json(map->key, map->nkey)),
+				 errhint("Name, in that order, the columns that hold the key of the order a row returns.")));
+	map->original = palloc(sizeof(char *) * map->nkey);
+	for (int i = 0; i < map->nkey; i++)
+	{
+		Oid			type;
+		Oid			want = getBaseType(get_atttype(RelationGetRelid(rel),
+												   column_number(rel, map->key[i])));
+
+		if (map->given_original[i] == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_RB_INVALID_MAPPING),
+					 errmsg("original must not contain nulls")));
+		map->original[i] = check_expression(rel, psprintf("original (%s)", map->key[i]),
+											map->given_original[i], want, &type, NULL);
+		if (map->nkey == 1 && strcmp(map->original[i], quote_identifier(map->key[i])) == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_RB_INVALID_MAPPING),
+					 errmsg("original (%s) is the key column itself", map->key[i]),
+					 errdetail("Every order would return itself."),
+					 errhint("Name the column that holds the key of the order a row returns.")));
+	}
 }
 
 /* phases: an object from status values to phases. */
@@ -387,6 +402,7 @@ mapping_check(AttachMap *map, Relation rel, Store *store)
 	check_distance("max_future", map->max_future);
 
 	check_key(map, rel);
+	check_original(map, rel);
 	map->text[MAP_MEMBER] = check_expression(rel, "member", map->given[MAP_MEMBER], InvalidOid,
 											 &map->type[MAP_MEMBER], &collation);
 	check_canonical("member", map->type[MAP_MEMBER], collation);

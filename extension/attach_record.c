@@ -58,6 +58,10 @@ record_read(Store *store, Oid relid, AttachMap *map, Recorded *recorded)
 	add_setting(recorded, "key",
 				map->given_key ? mapping_key_json(map->given_key, map->ngiven_key) : NULL,
 				mapping_key_json(map->key, map->nkey));
+	add_setting(recorded, "original",
+				map->given_original ?
+				mapping_key_json(map->given_original, map->ngiven_original) : NULL,
+				map->original ? mapping_key_json(map->original, map->nkey) : NULL);
 	add_setting(recorded, "phases", jsonb_text(map->given_phases), NULL);
 	add_setting(recorded, "attributes", jsonb_text(map->given_attributes),
 				map->attributes ? jsonb_text(DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(map->attributes)))) : NULL);
@@ -68,6 +72,8 @@ record_read(Store *store, Oid relid, AttachMap *map, Recorded *recorded)
 	add_setting(recorded, "on_delete", map->on_delete, NULL);
 	add_setting(recorded, "on_truncate", map->on_truncate, NULL);
 	add_setting(recorded, "on_error", map->on_error, NULL);
+	/* not recorded where it is not asked for, as before there was a choice */
+	add_setting(recorded, "row_triggers", map->row_triggers ? "true" : NULL, NULL);
 
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, "SELECT source_id, detached_at IS NOT NULL, since");
@@ -80,6 +86,8 @@ record_read(Store *store, Oid relid, AttachMap *map, Recorded *recorded)
 			appendStringInfoString(&sql, "COALESCE('code ' || currency_code, currency)");
 		else if (strcmp(name, "key") == 0)
 			appendStringInfoString(&sql, "to_jsonb(key_columns)::text");
+		else if (strcmp(name, "original") == 0)
+			appendStringInfoString(&sql, "to_jsonb(original)::text");
 		else if (strcmp(name, "attributes") == 0)
 			appendStringInfoString(&sql, "attributes::text");
 		else if (i < NUM_MAP_ITEMS)
@@ -189,8 +197,8 @@ arguments_json(const Recorded *recorded, const AttachMap *map)
 	{
 		const Setting *s = &recorded->settings[i];
 
-		if (strcmp(s->name, "key") == 0 || strcmp(s->name, "phases") == 0 ||
-			strcmp(s->name, "attributes") == 0)
+		if (strcmp(s->name, "key") == 0 || strcmp(s->name, "original") == 0 ||
+			strcmp(s->name, "phases") == 0 || strcmp(s->name, "attributes") == 0)
 			json_add_raw(&buf, s->name, s->new_given);
 		else
 			json_add_text(&buf, s->name, s->new_given);
@@ -200,24 +208,43 @@ arguments_json(const Recorded *recorded, const AttachMap *map)
 	return json_end(&buf);
 }
 
+bool
+record_links_differ(const Recorded *recorded)
+{
+	for (int i = 0; i < recorded->nsettings; i++)
+		if (strcmp(recorded->settings[i].name, "original") == 0 &&
+			!same_setting(&recorded->settings[i]))
+			return true;
+	return false;
+}
+
+/* text[] for SPI; NULL is null */
+static void
+sql_text_array(SqlParams *params, char **texts, int n)
+{
+	Datum	   *elems = palloc(sizeof(Datum) * Max(n, 1));
+
+	for (int i = 0; texts && i < n; i++)
+		elems[i] = CStringGetTextDatum(texts[i]);
+	sql_param(params, TEXTARRAYOID, texts ?
+			  PointerGetDatum(construct_array(elems, n, TEXTOID, -1, false, TYPALIGN_INT)) :
+			  (Datum) 0, texts == NULL);
+}
+
 /*
- * Names of sources are unique in the views: a table that was dropped or renamed
- * since it was attached gives its old name up.
+ * What rows said of other orders under another mapping is forgotten: all of them
+ * are about to be decided again.  Rows that left cannot say it again.
  */
 static void
-free_name(Oid relid, const char *name)
+forget_links(int32 source_id)
 {
 	SqlParams	params = {0};
 
-	sql_text(&params, name);
-	sql_param(&params, OIDOID, ObjectIdGetDatum(relid), false);
-	sql_run("UPDATE rebate_data.source s SET"
-			"  relation_name = COALESCE((SELECT format('%I.%I', n.nspname, c.relname)"
-			"    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = s.relation::oid),"
-			"    format('%s (dropped, source %s)', s.relation_name, s.source_id)),"
-			"  detached_at = CASE WHEN EXISTS (SELECT FROM pg_class c WHERE c.oid = s.relation::oid)"
-			"    THEN s.detached_at ELSE COALESCE(s.detached_at, now()) END"
-			" WHERE s.relation_name = $1 AND s.relation::oid <> $2", &params, SPI_OK_UPDATE);
+	sql_int(&params, source_id);
+	sql_run("DELETE FROM rebate_data.link l WHERE l.source_id = $1"
+			"  AND NOT EXISTS (SELECT FROM rebate_data.accrual x WHERE x.source_id = l.source_id"
+			"                     AND x.order_key = l.order_key AND x.flags & 8 <> 0)",
+			&params, SPI_OK_DELETE);
 }
 
 /* Insert or update the row of the table in rebate_data.source. */
@@ -226,22 +253,16 @@ record_write(Store *store, Relation rel, AttachMap *map, Recorded *recorded)
 {
 	StoreSpi	scope;
 	SqlParams	params = {0};
-	Datum	   *key = palloc(sizeof(Datum) * map->nkey);
 	char	   *name = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
 												  RelationGetRelationName(rel));
 
-	for (int i = 0; i < map->nkey; i++)
-		key[i] = CStringGetTextDatum(map->key[i]);
-
 	api_lock_configuration(store);
 	store_spi_begin(store, &scope);
-	free_name(RelationGetRelid(rel), name);
+	record_free_name(RelationGetRelid(rel), name);
 
 	sql_param(&params, OIDOID, ObjectIdGetDatum(RelationGetRelid(rel)), false);
 	sql_text(&params, name);
-	sql_param(&params, TEXTARRAYOID,
-			  PointerGetDatum(construct_array(key, map->nkey, TEXTOID, -1, false, TYPALIGN_INT)),
-			  false);
+	sql_text_array(&params, map->key, map->nkey);
 	for (int i = 0; i < NUM_MAP_ITEMS; i++)
 		sql_text(&params, map->text[i]);	/* $4 .. $12 */
 	sql_text(&params, map->currency_code);	/* $13 */
@@ -254,29 +275,32 @@ record_write(Store *store, Relation rel, AttachMap *map, Recorded *recorded)
 	sql_text(&params, map->on_truncate);
 	sql_text(&params, map->on_error);
 	sql_param(&params, JSONBOID, arguments_json(recorded, map), false);	/* $22 */
+	sql_text_array(&params, map->original, map->nkey);	/* $23 */
 
 	if (recorded->exists)
 	{
+		if (record_links_differ(recorded))
+			forget_links(recorded->source_id);
 		sql_int(&params, recorded->source_id);
 		sql_run("UPDATE rebate_data.source SET"
 				"  relation_name = $2, key_columns = $3, member = $4, amount = $5, currency = $6,"
 				"  quantity = $7, order_time = $8, status = $9, confirmed_at = $10, refunded = $11,"
 				"  refunded_quantity = $12, currency_code = $13, phases = $14, attributes = $15::jsonb,"
 				"  since = $16, max_backdate = $17, max_future = $18, on_delete = $19,"
-				"  on_truncate = $20, on_error = $21, arguments = $22,"
+				"  on_truncate = $20, on_error = $21, arguments = $22, original = $23,"
 				"  attached_at = CASE WHEN detached_at IS NULL THEN attached_at ELSE now() END,"
 				"  attached_by = CASE WHEN detached_at IS NULL THEN attached_by ELSE session_user END,"
 				"  detached_at = NULL"
-				" WHERE source_id = $23 AND relation::oid = $1", &params, SPI_OK_UPDATE);
+				" WHERE source_id = $24 AND relation::oid = $1", &params, SPI_OK_UPDATE);
 	}
 	else
 		sql_run("INSERT INTO rebate_data.source (source_id, relation, relation_name, programme_id,"
 				"  key_columns, member, amount, currency, quantity, order_time, status, confirmed_at,"
 				"  refunded, refunded_quantity, currency_code, phases, attributes, since,"
-				"  max_backdate, max_future, on_delete, on_truncate, on_error, arguments)"
+				"  max_backdate, max_future, on_delete, on_truncate, on_error, arguments, original)"
 				" SELECT COALESCE((SELECT max(source_id) FROM rebate_data.source), 0) + 1, $1::regclass, $2, 1,"
 				"  $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15::jsonb, $16, $17, $18, $19,"
-				"  $20, $21, $22", &params, SPI_OK_INSERT);
+				"  $20, $21, $22, $23", &params, SPI_OK_INSERT);
 	store_spi_end(&scope);
 }
 
@@ -323,4 +347,34 @@ record_check(Store *store, Relation rel, const AttachMap *map,
 						RelationGetRelationName(rel)),
 				 errdetail("Rebates of its orders are recorded under the key it was attached with.")));
 	return differences != NULL;
+}
+
+bool
+record_row_triggers(Store *store, Oid relid)
+{
+	StoreSpi	scope;
+	SqlParams	params = {0};
+	bool		result;
+
+	store_spi_begin(store, &scope);
+	sql_param(&params, OIDOID, ObjectIdGetDatum(relid), false);
+	result = sql_run("SELECT FROM rebate_data.source WHERE relation::oid = $1"
+					 " AND arguments ->> 'row_triggers' = 'true'", &params, SPI_OK_SELECT) > 0;
+	store_spi_end(&scope);
+	return result;
+}
+
+bool
+record_has_misfits(Store *store, const Recorded *recorded)
+{
+	StoreSpi	scope;
+	SqlParams	params = {0};
+	bool		result;
+
+	store_spi_begin(store, &scope);
+	sql_int(&params, recorded->source_id);
+	result = sql_run("SELECT FROM rebate_data.failure WHERE source_id = $1 AND sqlstate = 'RB003' LIMIT 1",
+					 &params, SPI_OK_SELECT) > 0;
+	store_spi_end(&scope);
+	return result;
 }

@@ -4,10 +4,18 @@
  */
 #include "rebate.h"
 
+#include "access/relation.h"
 #include "access/xact.h"
+#include "catalog/dependency.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
+#include "commands/comment.h"
+#include "commands/trigger.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "nodes/makefuncs.h"
 #include "pgstat.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
@@ -26,19 +34,30 @@
 #define LOCK_TIMEOUT_MS		1000
 #define FIRST_PAUSE_MS		100
 
+/* Our triggers; those of a row are made where the table is attached, and cloned below */
 static const struct
 {
 	const char *name;
-	const char *event;			/* after CREATE TRIGGER name */
-	const char *referencing;
 	const char *function;
+	int16		timing;
+	int16		event;
+	bool		old;			/* transition tables */
+	bool		new;
+	bool		row;
+	bool		replica;		/* fires where changes are replicated, and only there */
 }			trigger_kinds[] =
 {
-	{"rebate_insert", "AFTER INSERT", "REFERENCING NEW TABLE AS rebate_new", "collect"},
-	{"rebate_update", "AFTER UPDATE", "REFERENCING OLD TABLE AS rebate_old NEW TABLE AS rebate_new", "collect"},
-	{"rebate_delete", "AFTER DELETE", "REFERENCING OLD TABLE AS rebate_old", "collect"},
-	{"rebate_truncate", "BEFORE TRUNCATE", "", "collect_truncate"},
+	{"rebate_insert", "collect", TRIGGER_TYPE_AFTER, TRIGGER_TYPE_INSERT, false, true, false, false},
+	{"rebate_update", "collect", TRIGGER_TYPE_AFTER, TRIGGER_TYPE_UPDATE, true, true, false, false},
+	{"rebate_delete", "collect", TRIGGER_TYPE_AFTER, TRIGGER_TYPE_DELETE, true, false, false, false},
+	{"rebate_truncate", "collect_truncate", TRIGGER_TYPE_BEFORE, TRIGGER_TYPE_TRUNCATE, false, false, false, false},
+	{"rebate_replica_insert", "collect_row", TRIGGER_TYPE_AFTER, TRIGGER_TYPE_INSERT, false, false, true, true},
+	{"rebate_replica_update", "collect_row", TRIGGER_TYPE_AFTER, TRIGGER_TYPE_UPDATE, false, false, true, true},
+	{"rebate_replica_delete", "collect_row", TRIGGER_TYPE_AFTER, TRIGGER_TYPE_DELETE, false, false, true, true},
+	{"rebate_replica_truncate", "collect_truncate", TRIGGER_TYPE_BEFORE, TRIGGER_TYPE_TRUNCATE, false, false, false, true},
 };
+
+#define NUM_TRIGGERS ((int) lengthof(trigger_kinds))
 
 /*
  * Wait for a lock for LOCK_TIMEOUT_MS, or the session's lock_timeout if that is
@@ -136,8 +155,8 @@ report_busy(Oid relid, LOCKMODE mode, const char *function)
  * all later ones wait behind him, so the shop would stand still behind one long
  * transaction: we wait briefly, leave the queue, pause, and give up in the end.
  */
-void
-triggers_lock_table(Oid relid, LOCKMODE mode, const char *function)
+static void
+lock_table(Oid relid, LOCKMODE mode, const char *function)
 {
 	long		pause = FIRST_PAUSE_MS;
 
@@ -159,113 +178,211 @@ triggers_lock_table(Oid relid, LOCKMODE mode, const char *function)
 	report_busy(relid, mode, function);
 }
 
+/* The table and all partitions below it, in the order in which others lock them */
+static List *
+tree_of(Oid relid)
+{
+	return get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE ?
+		find_all_inheritors(relid, NoLock, NULL) : list_make1_oid(relid);
+}
+
+void
+triggers_lock_tree(Oid relid, LOCKMODE mode, const char *function)
+{
+	ListCell   *lc;
+
+	/* the table first: then nothing is attached below it any more */
+	lock_table(relid, mode, function);
+	foreach(lc, tree_of(relid))
+		if (lfirst_oid(lc) != relid)
+			lock_table(lfirst_oid(lc), mode, function);
+}
+
 /*
- * Which of our triggers has the table?  Fills found[]; raises if a trigger of
- * that name is not ours.
+ * Which of our triggers has the table?  Fills ids[] and clones[]; raises if a
+ * trigger of that name is not ours.
  */
 static void
-find_triggers(Oid relid, bool *found)
+find_triggers(Relation rel, Oid *ids, bool *clones)
 {
-	SqlParams	params = {0};
-	MemoryContext context = CurrentMemoryContext;
-	int			level;
-	uint64		n;
-
-	memset(found, 0, sizeof(bool) * lengthof(trigger_kinds));
-	level = sql_begin();
-	sql_param(&params, OIDOID, ObjectIdGetDatum(relid), false);
-	n = sql_run("SELECT t.tgname::text, n.nspname = 'rebate', p.proname::text"
-				"  FROM pg_trigger t"
-				"  JOIN pg_proc p ON p.oid = t.tgfoid"
-				"  JOIN pg_namespace n ON n.oid = p.pronamespace"
-				" WHERE t.tgrelid = $1 AND NOT t.tgisinternal"
-				" ORDER BY t.tgname", &params, SPI_OK_SELECT);
-	for (uint64 row = 0; row < n; row++)
+	memset(ids, 0, sizeof(Oid) * NUM_TRIGGERS);
+	memset(clones, 0, sizeof(bool) * NUM_TRIGGERS);
+	for (int j = 0; rel->trigdesc && j < rel->trigdesc->numtriggers; j++)
 	{
-		char	   *name = sql_get_text(row, 1, context);
-		char	   *function = sql_get_text(row, 3, context);
-		bool		isnull;
+		Trigger    *t = &rel->trigdesc->triggers[j];
 
-		for (int i = 0; i < (int) lengthof(trigger_kinds); i++)
+		for (int i = 0; i < NUM_TRIGGERS; i++)
 		{
-			if (strcmp(name, trigger_kinds[i].name) != 0)
+			char	   *function,
+					   *schema;
+
+			if (strcmp(t->tgname, trigger_kinds[i].name) != 0)
 				continue;
-			if (!DatumGetBool(sql_get(row, 2, &isnull)) ||
+			function = get_func_name(t->tgfoid);
+			schema = get_namespace_name(get_func_namespace(t->tgfoid));
+			if (function == NULL || schema == NULL || strcmp(schema, "rebate") != 0 ||
 				strcmp(function, trigger_kinds[i].function) != 0)
 				ereport(ERROR,
 						(errcode(ERRCODE_DUPLICATE_OBJECT),
 						 errmsg("table \"%s\" has a trigger \"%s\" that is not ours",
-								get_rel_name(relid), name),
+								RelationGetRelationName(rel), t->tgname),
 						 errhint("Rename that trigger.")));
-			found[i] = true;
+			ids[i] = t->tgoid;
+			clones[i] = t->tgisclone;
 		}
 	}
-	sql_end(level);
 }
 
-/* Has the table all of our triggers? */
-bool
-triggers_complete(Oid relid)
+/* Should a table have a trigger?  "root": it is the attached table itself. */
+static bool
+is_wanted(int kind, bool root, bool row_triggers)
 {
-	bool		found[lengthof(trigger_kinds)];
+	if (trigger_kinds[kind].replica && !row_triggers)
+		return false;
+	return root || !trigger_kinds[kind].row;
+}
 
-	find_triggers(relid, found);
-	for (int i = 0; i < (int) lengthof(trigger_kinds); i++)
-		if (!found[i])
+bool
+triggers_complete(Oid relid, bool row_triggers)
+{
+	Oid			ids[NUM_TRIGGERS];
+	bool		clones[NUM_TRIGGERS];
+	ListCell   *lc;
+
+	foreach(lc, tree_of(relid))
+	{
+		Relation	rel = relation_open(lfirst_oid(lc), AccessShareLock);
+		bool		complete = true;
+
+		find_triggers(rel, ids, clones);
+		for (int i = 0; i < NUM_TRIGGERS; i++)
+			if (!OidIsValid(ids[i]) && is_wanted(i, lfirst_oid(lc) == relid, row_triggers))
+				complete = false;
+		relation_close(rel, NoLock);
+		if (!complete)
 			return false;
+	}
 	return true;
 }
 
-/* Run a utility command as the caller, names in pg_catalog only. */
-static void
-run_utility(const char *sql)
+bool
+triggers_on(Oid relid, bool *row_triggers)
 {
-	int			level = sql_begin();
+	Relation	rel = relation_open(relid, AccessShareLock);
+	Oid			ids[NUM_TRIGGERS];
+	bool		clones[NUM_TRIGGERS];
 
-	sql_run(sql, NULL, SPI_OK_UTILITY);
-	sql_end(level);
+	find_triggers(rel, ids, clones);
+	relation_close(rel, NoLock);
+	if (row_triggers)
+	{
+		*row_triggers = false;
+		for (int i = 0; i < NUM_TRIGGERS; i++)
+			*row_triggers |= trigger_kinds[i].row && OidIsValid(ids[i]);
+	}
+	return OidIsValid(ids[0]);
 }
 
-/* The table's qualified and quoted name. */
-static char *
-table_name(Relation rel)
+static TriggerTransition *
+transition(const char *name, bool is_new)
 {
-	return quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
-									  RelationGetRelationName(rel));
+	TriggerTransition *result = makeNode(TriggerTransition);
+
+	result->name = pstrdup(name);
+	result->isNew = is_new;
+	result->isTable = true;
+	return result;
 }
 
 /*
- * Create the triggers that are missing, as the caller.  The table is locked, so
- * this waits for nobody.
+ * Create one trigger, with the rights of the current user.  Not by a command: in
+ * an event trigger that would fire other event triggers.
+ */
+static void
+create_trigger(Oid relid, int kind)
+{
+	CreateTrigStmt *stmt = makeNode(CreateTrigStmt);
+	ObjectAddress address;
+
+	stmt->trigname = pstrdup(trigger_kinds[kind].name);
+	stmt->funcname = list_make2(makeString("rebate"),
+								makeString(pstrdup(trigger_kinds[kind].function)));
+	stmt->row = trigger_kinds[kind].row;
+	stmt->timing = trigger_kinds[kind].timing;
+	stmt->events = trigger_kinds[kind].event;
+	if (trigger_kinds[kind].old)
+		stmt->transitionRels = lappend(stmt->transitionRels, transition("rebate_old", false));
+	if (trigger_kinds[kind].new)
+		stmt->transitionRels = lappend(stmt->transitionRels, transition("rebate_new", true));
+	address = CreateTriggerFiringOn(stmt, NULL, relid, InvalidOid, InvalidOid, InvalidOid,
+									InvalidOid, InvalidOid, NULL, false, false,
+									trigger_kinds[kind].replica ? TRIGGER_FIRES_ON_REPLICA :
+									TRIGGER_FIRES_ON_ORIGIN);
+	CreateComments(address.objectId, TriggerRelationId, 0,
+				   "rebates of these orders; see rebate.sources");
+	CommandCounterIncrement();
+}
+
+static void
+drop_trigger(Oid id)
+{
+	ObjectAddress address;
+
+	ObjectAddressSet(address, TriggerRelationId, id);
+	performDeletion(&address, DROP_RESTRICT, 0);
+	CommandCounterIncrement();
+}
+
+/*
+ * Create the triggers that are missing on the table and below it, and drop those
+ * of rows if they are not wanted any more.  The tables are locked, so this waits
+ * for nobody.
  */
 void
-triggers_create(Relation rel)
+triggers_create(Oid relid, bool row_triggers)
 {
-	bool		found[lengthof(trigger_kinds)];
-	char	   *table = table_name(rel);
+	Oid			ids[NUM_TRIGGERS];
+	bool		clones[NUM_TRIGGERS];
+	ListCell   *lc;
+	Relation	rel;
 
-	find_triggers(RelationGetRelid(rel), found);
-	for (int i = 0; i < (int) lengthof(trigger_kinds); i++)
+	foreach(lc, tree_of(relid))
 	{
-		if (found[i])
-			continue;
-		run_utility(psprintf("CREATE TRIGGER %s %s ON %s %s FOR EACH STATEMENT EXECUTE FUNCTION rebate.%s()",
-							 trigger_kinds[i].name, trigger_kinds[i].event, table,
-							 trigger_kinds[i].referencing, trigger_kinds[i].function));
-		run_utility(psprintf("COMMENT ON TRIGGER %s ON %s IS 'rebates of these orders; see rebate.sources'",
-							 trigger_kinds[i].name, table));
+		Oid			id = lfirst_oid(lc);
+
+		/* a partition gets those of rows from the table above */
+		rel = relation_open(id, ShareRowExclusiveLock);
+		find_triggers(rel, ids, clones);
+		relation_close(rel, NoLock);
+		for (int i = 0; i < NUM_TRIGGERS; i++)
+		{
+			bool		wanted = is_wanted(i, id == relid && !get_rel_relispartition(id),
+										   row_triggers);
+
+			if (wanted && !OidIsValid(ids[i]))
+				create_trigger(id, i);
+			else if (!wanted && OidIsValid(ids[i]) && !row_triggers && !clones[i])
+				drop_trigger(ids[i]);
+		}
 	}
 }
 
-/* Drop the triggers that are there, as the caller. */
+/* Drop the triggers that are there; clones go with the table's own. */
 void
-triggers_drop(Relation rel)
+triggers_drop(Oid relid)
 {
-	bool		found[lengthof(trigger_kinds)];
-	char	   *table = table_name(rel);
+	Oid			ids[NUM_TRIGGERS];
+	bool		clones[NUM_TRIGGERS];
+	ListCell   *lc;
+	Relation	rel;
 
-	find_triggers(RelationGetRelid(rel), found);
-	for (int i = 0; i < (int) lengthof(trigger_kinds); i++)
-		if (found[i])
-			run_utility(psprintf("DROP TRIGGER %s ON %s", trigger_kinds[i].name, table));
+	foreach(lc, tree_of(relid))
+	{
+		rel = relation_open(lfirst_oid(lc), AccessExclusiveLock);
+		find_triggers(rel, ids, clones);
+		relation_close(rel, NoLock);
+		for (int i = 0; i < NUM_TRIGGERS; i++)
+			if (OidIsValid(ids[i]) && !clones[i])
+				drop_trigger(ids[i]);
+	}
 }

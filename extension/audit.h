@@ -7,6 +7,7 @@
 
 #include "rebate.h"
 #include "nodes/execnodes.h"
+#include "source.h"
 #include "store.h"
 
 /* Add a violation to the result */
@@ -14,6 +15,14 @@ extern void audit_report(ReturnSetInfo *result, const char *part, const char *vi
 						 const char *subject, const char *detail);
 
 extern void audit_ledger(Store *store, ReturnSetInfo *result);
+/*
+ * Look at every order of a source, and call "report" for each violation found.
+ * Deferred orders and those set aside are passed over.
+ */
+typedef void (*AuditOrder) (void *arg, Source *source, const char *key, const char *violation,
+							const char *detail);
+extern void audit_orders(Store *store, Source *source, AuditOrder report, void *report_arg);
+
 extern void audit_sources(Store *store, ReturnSetInfo *result);
 
 #endif							/* REBATE_AUDIT_H */

@@ -11,10 +11,12 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
 #include "commands/trigger.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -22,12 +24,15 @@
 #include "api.h"
 #include "audit.h"
 #include "guard.h"
+#include "links.h"
 #include "order.h"
+#include "partition.h"
 #include "rules.h"
 
 typedef struct SourceAudit
 {
-	ReturnSetInfo *result;
+	AuditOrder	report;
+	void	   *report_arg;
 	Store	   *store;
 	Source	   *source;
 	Relation	rel;
@@ -44,8 +49,7 @@ typedef struct SourceAudit
 static void
 report_order(SourceAudit *a, const char *key, const char *violation, const char *detail)
 {
-	audit_report(a->result, "source", violation, psprintf("%s, order %s", a->source->name, key),
-				 detail);
+	a->report(a->report_arg, a->source, key, violation, detail);
 }
 
 /* Account of a member in a currency; 0 if there is none */
@@ -83,7 +87,25 @@ decide_row(void *arg)
 	};
 
 	image_read(a->store, a->source, a->slot, &image);
+	links_judge(a->store, a->source, a->rel, &image, a->snapshot, &context.links, NULL);
 	a->decision = decide(&context, &image, &a->facts);
+}
+
+/* What is recorded that the row at hand says of another order (d NULL: it says nothing) */
+static void
+compare_link(SourceAudit *a, const Decision *d)
+{
+	static const Decision nothing = {0};
+	Link		link;
+	bool		found;
+
+	if (!a->source->linked)
+		return;
+	found = links_of(a->store, a->source->source_id, a->key, a->snapshot, &link);
+	if (!links_agree(found ? &link : NULL, d ? d : &nothing))
+		report_order(a, a->key, "what it returns is recorded otherwise than its row says",
+					 found ? psprintf("Recorded is a return of order %s.", link.target) :
+					 psprintf("It is a return of order %s.", d->original));
 }
 
 /* Compare one order's decision with its accruals. */
@@ -131,12 +153,16 @@ check_row(SourceAudit *a, bool guarded)
 
 	a->key = image_key(a->source, a->slot);
 	facts_read(a->store, a->accrual, a->source->source_id, a->key, a->snapshot, &a->facts);
+	/* reconcile() will decide it */
+	if (a->facts.deferred)
+		return;
 	if (a->facts.seen && (a->facts.flags & (ORDER_BEFORE_ATTACHMENT | ORDER_FAILED)))
 	{
 		if (a->facts.flags & ORDER_BEFORE_ATTACHMENT)
 			for (int i = 0; i < a->facts.nrows; i++)
 				if (((Form_accrual) GETSTRUCT(a->facts.rows[i]))->earned != 0)
 					report_order(a, a->key, "rebate of an order older than the attachment", NULL);
+		compare_link(a, NULL);
 		return;
 	}
 
@@ -157,7 +183,17 @@ check_row(SourceAudit *a, bool guarded)
 		report_order(a, a->key, "order cannot be decided and is not set aside",
 					 error ? error->message : a->decision->error);
 	else
+	{
 		compare_order(a);
+		compare_link(a, a->decision);
+	}
+}
+
+static bool
+is_deferred(SourceAudit *a, const char *key)
+{
+	facts_read(a->store, a->accrual, a->source->source_id, key, a->snapshot, &a->facts);
+	return a->facts.deferred;
 }
 
 /* Accruals that still have money need their row. */
@@ -186,7 +222,8 @@ check_orphans(SourceAudit *a, MemoryContext context)
 		old = MemoryContextSwitchTo(context);
 		order_key = TextDatumGetCString(heap_getattr(tuple, ACC_ORDER_KEY,
 													 RelationGetDescr(a->accrual), &isnull));
-		if (!facts_fetch_row(a->source, a->rel, order_key, a->snapshot, a->slot))
+		if (!facts_fetch_row(a->source, a->rel, order_key, a->snapshot, a->slot) &&
+			!is_deferred(a, order_key))
 			report_order(a, order_key, "rebate without its order",
 						 psprintf("Accrual " INT64_FORMAT " has " INT64_FORMAT " minor units.",
 								  row->accrual_id, row->earned));
@@ -195,13 +232,40 @@ check_orphans(SourceAudit *a, MemoryContext context)
 	systable_endscan(scan);
 }
 
+/* Returns that count need their row, unless it left and its money stays. */
 static void
-audit_source(Store *store, ReturnSetInfo *result, Source *source)
+check_orphan_links(SourceAudit *a)
 {
-	SourceAudit a = {.result = result, .store = store, .source = source};
+	List	   *links = a->source->linked ?
+		links_of_source(a->store, a->source->source_id, a->snapshot) : NIL;
+	ListCell   *lc;
+
+	foreach(lc, links)
+	{
+		Link	   *link = lfirst(lc);
+
+		CHECK_FOR_INTERRUPTS();
+		if (facts_fetch_row(a->source, a->rel, link->key, a->snapshot, a->slot) ||
+			is_deferred(a, link->key) || (a->facts.flags & ORDER_ARCHIVED))
+			continue;
+		report_order(a, link->key, "return without its row",
+					 psprintf("It takes %s of order %s.",
+							  DatumGetCString(DirectFunctionCall1(numeric_out,
+																  NumericGetDatum(link->amount))),
+							  link->target));
+	}
+}
+
+void
+audit_orders(Store *store, Source *source, AuditOrder report, void *report_arg)
+{
+	SourceAudit a = {
+		.report = report,.report_arg = report_arg,.store = store,.source = source
+	};
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "rebate audit",
 												  ALLOCSET_DEFAULT_SIZES);
-	TableScanDesc scan;
+	SourceScan *scan;
+	TupleTableSlot *slot;
 	bool		guarded;
 
 	a.rel = table_open(source->relid, AccessShareLock);
@@ -212,9 +276,10 @@ audit_source(Store *store, ReturnSetInfo *result, Source *source)
 	/* rules are at least as new as the orders that the snapshot sees */
 	(void) rules_generation(store);
 	guarded = source->has_expressions || rules_have_expressions();
-	a.slot = table_slot_create(a.rel, NULL);
-	scan = table_beginscan(a.rel, a.snapshot, 0, NULL);
-	while (table_scan_getnextslot(scan, ForwardScanDirection, a.slot))
+	slot = table_slot_create(a.rel, NULL);
+	scan = source_scan_begin(source, a.rel, a.snapshot);
+	a.slot = source_scan_slot(scan);
+	while (source_scan_next(scan))
 	{
 		MemoryContext old;
 
@@ -225,9 +290,11 @@ audit_source(Store *store, ReturnSetInfo *result, Source *source)
 		check_row(&a, guarded);
 		MemoryContextSwitchTo(old);
 	}
-	table_endscan(scan);
+	source_scan_end(scan);
+	a.slot = slot;
 	check_orphans(&a, context);
-	ExecDropSingleTupleTableSlot(a.slot);
+	check_orphan_links(&a);
+	ExecDropSingleTupleTableSlot(slot);
 	UnregisterSnapshot(a.snapshot);
 	table_close(a.account, AccessShareLock);
 	table_close(a.accrual, AccessShareLock);
@@ -235,11 +302,38 @@ audit_source(Store *store, ReturnSetInfo *result, Source *source)
 	MemoryContextDelete(context);
 }
 
-/* Triggers that attach() made and that somebody dropped or disabled */
+/* For the audit itself: a line an order */
 static void
-check_triggers(ReturnSetInfo *result, Source *source)
+report_violation(void *arg, Source *source, const char *key, const char *violation,
+				 const char *detail)
 {
-	Relation	rel = table_open(source->relid, AccessShareLock);
+	audit_report(arg, "source", violation, psprintf("%s, order %s", source->name, key), detail);
+}
+
+/* Orders that wait are no damage, but until then the ledger is behind. */
+static void
+report_deferred(Store *store, ReturnSetInfo *result, Source *source)
+{
+	MemoryContext context = CurrentMemoryContext;
+	StoreSpi	scope;
+	SqlParams	params = {0};
+	char	   *n;
+
+	store_spi_begin(store, &scope);
+	sql_int(&params, source->source_id);
+	(void) sql_run("SELECT NULLIF(count(*), 0)::text FROM rebate_data.deferred WHERE source_id = $1",
+				   &params, SPI_OK_SELECT);
+	n = sql_get_text(0, 1, context);
+	store_spi_end(&scope);
+	if (n)
+		audit_report(result, "source", "orders are deferred", source->name,
+					 psprintf("%s wait for rebate.reconcile().", n));
+}
+
+/* Triggers of one table that attach() made and that somebody dropped or disabled */
+static void
+check_triggers_of(ReturnSetInfo *result, Source *source, Relation rel)
+{
 	static const char *const names[] = {"rebate_insert", "rebate_update", "rebate_delete",
 	"rebate_truncate"};
 
@@ -256,10 +350,30 @@ check_triggers(ReturnSetInfo *result, Source *source)
 		}
 		if (!works)
 			audit_report(result, "source", "trigger is missing or disabled",
-						 psprintf("%s, trigger %s", source->name, names[i]),
+						 RelationGetRelid(rel) == source->relid ?
+						 psprintf("%s, trigger %s", source->name, names[i]) :
+						 psprintf("%s, partition %s, trigger %s", source->name,
+								  quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
+															 RelationGetRelationName(rel)),
+								  names[i]),
 						 "Call rebate.attach() with replace => true, or enable it.");
 	}
-	table_close(rel, AccessShareLock);
+}
+
+/* The same for the attached table and all partitions below it */
+static void
+check_triggers(ReturnSetInfo *result, Source *source)
+{
+	ListCell   *lc;
+
+	foreach(lc, source->partitioned ? find_all_inheritors(source->relid, AccessShareLock, NULL) :
+			list_make1_oid(source->relid))
+	{
+		Relation	rel = table_open(lfirst_oid(lc), AccessShareLock);
+
+		check_triggers_of(result, source, rel);
+		table_close(rel, AccessShareLock);
+	}
 }
 
 void
@@ -289,7 +403,8 @@ audit_sources(Store *store, ReturnSetInfo *result)
 	{
 		Source	   *source;
 
-		if (get_rel_relkind(relids[i]) != RELKIND_RELATION)
+		if (get_rel_relkind(relids[i]) != RELKIND_RELATION &&
+			get_rel_relkind(relids[i]) != RELKIND_PARTITIONED_TABLE)
 		{
 			audit_report(result, "source", "attached table is gone", names[i],
 						 "Its rebates stay as they are.");
@@ -305,6 +420,7 @@ audit_sources(Store *store, ReturnSetInfo *result)
 						 source->broken);
 			continue;
 		}
-		audit_source(store, result, source);
+		audit_orders(store, source, report_violation, result);
+		report_deferred(store, result, source);
 	}
 }

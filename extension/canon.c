@@ -7,6 +7,7 @@
  */
 #include "canon.h"
 
+#include "access/detoast.h"
 #include "access/htup_details.h"
 #include "catalog/dependency.h"
 #include "catalog/pg_collation.h"
@@ -21,6 +22,9 @@
 #include "utils/json.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
+
+/* Values that are longer, in bytes, name nothing */
+#define MAX_CANON_LENGTH	65536
 
 /*
  * Is this the type citext of the extension citext?  Its equality folds case
@@ -232,6 +236,27 @@ output_text(const CanonType *ct, Datum value)
 		default:
 			return OidOutputFunctionCall(ct->output, value);
 	}
+}
+
+/*
+ * Is a value too long to be anybody's name?  Looks at its length only.
+ */
+bool
+canon_is_huge(const CanonType *ct, Datum value)
+{
+	switch (ct->typid)
+	{
+		case TEXTOID:
+		case VARCHAROID:
+		case BPCHAROID:
+		case BYTEAOID:
+		case NUMERICOID:
+			break;
+		default:
+			if (ct->kind != CANON_CITEXT)
+				return false;
+	}
+	return toast_raw_datum_size(value) > MAX_CANON_LENGTH;
 }
 
 /*

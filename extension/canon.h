@@ -39,6 +39,12 @@ typedef struct CanonType
 extern bool canon_type_init(CanonType *ct, Oid typid, Oid collation,
 							char **why);
 
+/*
+ * Is a non-null value so long that it can neither be a member nor match a scope?
+ * It is not read then: there may be a gigabyte of it.
+ */
+extern bool canon_is_huge(const CanonType *ct, Datum value);
+
 /* Canonical text of a non-null value, palloc'd in the current context */
 extern char *canon_text(const CanonType *ct, Datum value);
 

@@ -19,9 +19,13 @@
 #include "utils/snapmgr.h"
 
 #include "collect_internal.h"
+#include "defer.h"
 #include "guard.h"
+#include "links.h"
 #include "post.h"
 #include "rules.h"
+
+CollectRun *collect_run = NULL;
 
 /*
  * Whether an order is older than the attachment, or took the row of one that is.
@@ -32,10 +36,12 @@ static bool
 item_is_old(const ItemState *state, OrderFacts *facts, Source *source, Relation rel,
 			const char *key)
 {
-	if (state && state->old)
+	if ((state && state->old) || facts->deferred_old)
 		return true;
 	if (facts->seen)
 		return (facts->flags & ORDER_BEFORE_ATTACHMENT) != 0;
+	if (facts->deferred || (state && state->reconciled))
+		return false;
 	if (state && state->evaluated)
 		return state->before;
 	return existed_before(source, rel, key);
@@ -47,6 +53,7 @@ touch(Store *store, Source *source, const char *key)
 	OrderItem  *item;
 
 	collection_begin();
+	collection.linked |= source->linked;
 	item = collection_find(source->source_id, key);
 	if (item == NULL)
 		item = collection_add(source->source_id, source->relid,
@@ -59,7 +66,22 @@ touch(Store *store, Source *source, const char *key)
 void
 collect_touch(Store *store, Source *source, const char *key)
 {
-	(void) touch(store, source, key);
+	if (defer_active())
+		defer_touch(store, source, key);
+	else
+		(void) touch(store, source, key);
+}
+
+void
+collect_again(Store *store, Source *source, const char *key, bool archived)
+{
+	OrderItem  *item = touch(store, source, key);
+	ItemState  *state = collection_change(item);
+
+	state->failed = false;
+	state->reconciled = true;
+	state->any_backdate = true;
+	state->archived = archived;
 }
 
 void
@@ -78,7 +100,9 @@ collect_knows(Store *store, Source *source, const char *key)
 	facts_read(store, accrual, source->source_id, key, snapshot, &facts);
 	UnregisterSnapshot(snapshot);
 	table_close(accrual, NoLock);
-	return facts.seen && !(facts.flags & ORDER_BEFORE_ATTACHMENT);
+	if (facts.seen)
+		return !(facts.flags & ORDER_BEFORE_ATTACHMENT);
+	return facts.deferred && !facts.deferred_old;
 }
 
 /*
@@ -94,11 +118,19 @@ collect_rekey(Store *store, Source *source, const char *oldkey, const char *newk
 	ItemState	before = {0};
 	ItemState  *state;
 	OrderFacts	facts;
-	Relation	accrual = table_open(store->tables[ST_ACCRUAL], RowExclusiveLock);
-	Relation	rel = table_open(source->relid, AccessShareLock);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	Relation	accrual;
+	Relation	rel;
+	Snapshot	snapshot;
 	bool		is_old;
 
+	if (defer_active())
+	{
+		defer_rekey(store, source, oldkey, newkey);
+		return;
+	}
+	accrual = table_open(store->tables[ST_ACCRUAL], RowExclusiveLock);
+	rel = table_open(source->relid, AccessShareLock);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	if (olditem)
 		before = olditem->state;
 	facts_read(store, accrual, source->source_id, oldkey, snapshot, &facts);
@@ -139,7 +171,13 @@ collect_failure(Store *store, Source *source, const char *key, int sqlerrcode,
 	ItemState  *state;
 	MemoryContext old;
 
-	if (source->abort_on_error)
+	/* whoever defers wants the shop to go on, whatever on_error says */
+	if (defer_active())
+	{
+		defer_ambiguous(store, source, key);
+		return;
+	}
+	if (source->abort_on_error && collect_run == NULL)
 		collect_abort_on(source, key, sqlerrcode, error, detail);
 	item = touch(store, source, key);
 	old = MemoryContextSwitchTo(collection.context);
@@ -163,6 +201,8 @@ typedef struct Again
 	TupleTableSlot *slot;
 	Relation	accrual;
 	Snapshot	snapshot;
+	bool		there;			/* its row */
+	List	   *mistaken;		/* orders that say of it what they must not */
 } Again;
 
 static void
@@ -184,116 +224,187 @@ decide_again(void *arg)
 	bool		there = facts_fetch_row(a->source, a->rel, item->key, a->snapshot, a->slot);
 
 	expr_reset();
+	a->there = there;
 	if (there)
+	{
 		image_read(a->store, a->source, a->slot, &image);
-	context.archived = !there && state->archived;
+		links_judge(a->store, a->source, a->rel, &image, a->snapshot, &context.links,
+					&a->mistaken);
+	}
+	context.archived = !there && (state->archived || state->facts->deferred_archived);
+	/* what was deferred is judged as of then */
+	context.any_backdate &= !state->facts->deferred;
 	state->decision = copy_decision(decide(&context, there ? &image : NULL, state->facts));
 	ExecClearTuple(a->slot);
 }
 
+/* Go to the source of an item; a->source is NULL if it is none any more. */
+static void
+enter_source(Again *a, CollectBatch *failures, OrderItem *item)
+{
+	if (a->source && a->source->relid == item->relid)
+		return;
+	if (a->rel)
+	{
+		warn_failures(failures);
+		ExecDropSingleTupleTableSlot(a->slot);
+		table_close(a->rel, NoLock);
+		a->rel = NULL;
+	}
+	a->source = source_get(a->store, item->relid);
+	if (a->source && a->source->key_broken)
+		a->source = NULL;
+	failures->source = a->source;
+	failures->nfailed = 0;
+	if (a->source)
+	{
+		a->rel = table_open(item->relid, AccessShareLock);
+		a->slot = table_slot_create(a->rel, NULL);
+	}
+}
+
+/* Decide the item a->item, or fail it with what its row raised. */
+static void
+decide_guarded(Again *a)
+{
+	OrderItem  *item = a->item;
+	ItemState  *state = &item->state;
+	ErrorData  *error = NULL;
+
+	if (a->source->has_expressions || rules_have_expressions())
+		error = run_guarded(a->store, decide_again, a);
+	else
+		decide_again(a);
+	if (error)
+		state->decision = failed_decision(state->facts, state->generation,
+										  item_is_old(state, state->facts, a->source, a->rel,
+													  item->key),
+										  error->sqlerrcode, error->message, error->detail);
+}
+
 /*
- * Read and decide again what was touched more than once.  Runs in
- * collection.context: the orders are few.
+ * What an item says of others is written down, and those are decided that it, or
+ * that say of it what they must not.
+ */
+static void
+keep_links(Again *a)
+{
+	OrderItem  *item = a->item;
+	ListCell   *lc;
+
+	foreach(lc, a->mistaken)
+		collect_links_pull(a->store, a->source, lfirst(lc));
+	collect_links_keep(a->store, a->source, item);
+	item->state.reread = item->about_another && !(item->state.decision->flags & ORDER_RETURN);
+	item->about_another = false;
+}
+
+/* Read and decide an item again. */
+static void
+decide_item(Again *a, CollectBatch *failures, OrderItem *item)
+{
+	/* what is decided now is undone with the current subtransaction */
+	ItemState  *state = collection_change(item);
+
+	enter_source(a, failures, item);
+	if (a->source == NULL)
+	{
+		/* detached, dropped, or robbed of its key by this transaction */
+		ereport(WARNING,
+				(errcode(ERRCODE_RB_NOT_ATTACHED),
+				 errmsg("an order goes without a rebate, since its table is no longer attached"),
+				 may_see_rows(item->relid) ? errdetail("It is order %s.", item->key) : 0));
+		state->posted = true;
+		return;
+	}
+
+	state->facts = palloc(sizeof(OrderFacts));
+	facts_read(a->store, a->accrual, item->source_id, item->key, a->snapshot, state->facts);
+	if (!state->reread && !state->failed && !state->facts->seen)
+		return;					/* it was assumed to be new, and is */
+	a->item = item;
+	a->mistaken = NIL;
+	a->there = false;
+	if (state->failed)
+	{
+		state->decision = failed_decision(state->facts, state->generation,
+										  !state->facts->ambiguous &&
+										  item_is_old(state, state->facts, a->source, a->rel,
+													  item->key),
+										  state->decision->sqlerrcode, state->decision->error,
+										  state->decision->error_detail);
+		/* whose facts it should have is not known: it earns nothing */
+		if (!state->facts->seen)
+			state->decision->flags |= ORDER_BEFORE_ATTACHMENT;
+	}
+	else
+		decide_guarded(a);
+	if (item->pulled && !state->failed && !a->there && !state->facts->seen && !state->facts->deferred)
+	{
+		/* an order that is not there is none, whoever is about it */
+		state->posted = true;
+		return;
+	}
+	if (state->decision->failed && !(a->source->linked && item->warned))
+		count_failure(failures, item->key, state->decision);
+	item->warned = true;
+	state->reread = false;
+	if (a->source->linked)
+		keep_links(a);
+}
+
+/*
+ * Read and decide again what was touched more than once, and what other orders
+ * can be about: those first that are about another.  Runs in collection.context:
+ * the orders are few.
  */
 static void
 decide_touched(Store *store)
 {
 	Again		a = {.store = store};
 	CollectBatch failures = {.store = store};
+	int			pass = collection.linked ? 0 : 1;
+	bool		again;
 
-	for (int i = collection.first_unposted; i < collection.n; i++)
+	if (collection.linked)
+		collect_links_begin(store);
+	do
 	{
-		OrderItem  *item = collection.items[i];
-		ItemState  *state = &item->state;
-		ErrorData  *error = NULL;
+		again = pass == 0;
+		for (int i = collection.first_unposted; i < collection.n; i++)
+		{
+			OrderItem  *item = collection.items[i];
+			ItemState  *state = &item->state;
 
-		if (state->posted || state->moved ||
-			!(state->reread || state->failed || state->facts->assumed))
-			continue;
-
-		/* what is decided now is undone with the current subtransaction */
-		state = collection_change(item);
-
-		if (a.source == NULL || a.source->relid != item->relid)
-		{
-			if (a.rel)
-			{
-				warn_failures(&failures);
-				ExecDropSingleTupleTableSlot(a.slot);
-				table_close(a.rel, NoLock);
-				a.rel = NULL;
-			}
-			a.source = source_get(store, item->relid);
-			if (a.source && a.source->key_broken)
-				a.source = NULL;
-			failures.source = a.source;
-			failures.nfailed = 0;
-			if (a.source)
-			{
-				a.rel = table_open(item->relid, AccessShareLock);
-				a.slot = table_slot_create(a.rel, NULL);
-			}
+			if (state->posted || state->moved || (pass == 0 && !item->about_another) ||
+				!(state->reread || (pass == 1 && (state->failed || state->facts->assumed))))
+				continue;
+			if (a.accrual == NULL)
+				a.accrual = table_open(store->tables[ST_ACCRUAL], AccessShareLock);
+			if (a.snapshot == NULL)
+				a.snapshot = RegisterSnapshot(GetLatestSnapshot());
+			/* one more look, since it may have led to orders before it */
+			again |= collection.linked;
+			decide_item(&a, &failures, item);
 		}
-		if (a.accrual == NULL)
+		if (a.snapshot && collection.linked)
 		{
-			a.accrual = table_open(store->tables[ST_ACCRUAL], AccessShareLock);
-			a.snapshot = RegisterSnapshot(GetLatestSnapshot());
+			/* what was written down is to be seen */
+			UnregisterSnapshot(a.snapshot);
+			a.snapshot = NULL;
 		}
-		if (a.source == NULL)
-		{
-			/* detached, dropped, or robbed of its key by this transaction */
-			ereport(WARNING,
-					(errcode(ERRCODE_RB_NOT_ATTACHED),
-					 errmsg("order %s goes without a rebate, since its table is no longer attached",
-							item->key)));
-			state->posted = true;
-			continue;
-		}
-
-		state->facts = palloc(sizeof(OrderFacts));
-		facts_read(store, a.accrual, item->source_id, item->key, a.snapshot, state->facts);
-		if (!state->reread && !state->failed && !state->facts->seen)
-			continue;			/* it was assumed to be new, and is */
-		if (state->failed)
-		{
-			state->decision = failed_decision(state->facts, state->generation,
-											  item_is_old(state, state->facts, a.source, a.rel,
-														  item->key),
-											  state->decision->sqlerrcode, state->decision->error,
-											  state->decision->error_detail);
-			/* whose facts it should have is not known: it earns nothing */
-			if (!state->facts->seen)
-				state->decision->flags |= ORDER_BEFORE_ATTACHMENT;
-		}
-		else
-		{
-			a.item = item;
-			if (a.source->has_expressions || rules_have_expressions())
-				error = run_guarded(store, decide_again, &a);
-			else
-				decide_again(&a);
-			if (error)
-				state->decision = failed_decision(state->facts, state->generation,
-												  item_is_old(state, state->facts, a.source,
-															  a.rel, item->key),
-												  error->sqlerrcode, error->message,
-												  error->detail);
-		}
-		if (state->decision->failed)
-			count_failure(&failures, item->key, state->decision);
-		state->reread = false;
-	}
+		pass++;
+	} while (again);
 	if (a.rel)
 	{
 		warn_failures(&failures);
 		ExecDropSingleTupleTableSlot(a.slot);
 		table_close(a.rel, NoLock);
 	}
-	if (a.accrual)
-	{
+	if (a.snapshot)
 		UnregisterSnapshot(a.snapshot);
+	if (a.accrual)
 		table_close(a.accrual, AccessShareLock);
-	}
 }
 
 /* Write down the orders that failed, and forget those that no longer do. */
@@ -364,7 +475,7 @@ post_collected(Store *store)
 	PostOrder  *orders;
 	int			n = 0;
 
-	if (post_assumed(store))
+	if (!collection.linked && post_assumed(store))
 		return 1;
 
 	decide_touched(store);

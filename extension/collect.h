@@ -37,6 +37,7 @@ struct CollectBatch
 	bool		any_backdate;
 	bool		all_old;		/* unseen rows are older than the attachment */
 	bool		only_unseen;	/* rows that have a decision are passed over */
+	bool		only_known;		/* rows that have none are */
 	bool		skip_old;		/* rows before the attachment leave no trace */
 	bool		keys_changed;	/* the statement has touched orders already */
 	bool		assume_new;		/* one new row: posting will find out if it is known */
@@ -58,8 +59,25 @@ struct CollectBatch
 /* Decide the rows of a batch and collect them; emits the statement's WARNING */
 extern void collect_rows(CollectBatch *batch);
 
-/* The same for all rows of a table */
+/* The same for all rows of the source's table, or of a partition of it */
 extern void collect_table(CollectBatch *batch, Relation rel);
+
+/*
+ * Orders that a person has decided again, whatever rebate.mode says: what fails
+ * is set aside and counted, also with on_error = abort, and without a WARNING.
+ */
+typedef struct CollectRun
+{
+	int64		nfailed;
+} CollectRun;
+
+extern CollectRun *collect_run;
+
+/*
+ * An order to be decided again in such a run.  An order not seen before came
+ * while nobody looked.
+ */
+extern void collect_again(Store *store, Source *source, const char *key, bool archived);
 
 /* A trigger fires: failures of this firing stand although it touches their rows */
 extern void collect_firing(void);

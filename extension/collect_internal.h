@@ -22,6 +22,7 @@ typedef struct ItemState
 	bool		reread;			/* touched again: its row decides */
 	bool		any_backdate;
 	bool		archived;		/* if its row is gone, the money stays */
+	bool		reconciled;		/* if not seen, it came while nobody looked */
 	bool		failed;			/* its statement made it fail */
 	uint64		failed_firing;	/* ... in this firing */
 	Decision   *decision;
@@ -36,6 +37,10 @@ typedef struct OrderItem
 	Oid			relid;
 	SubTransactionId created_sub;
 	SubTransactionId changed_sub;	/* whose rollback is prepared for */
+	/* while it is posted, of a source whose orders can be about others: */
+	bool		about_another;	/* its row is, or was */
+	bool		pulled;			/* it is here because of another order */
+	bool		warned;			/* its failure is known since its statement */
 	ItemState	state;			/* changed through collection_change() only */
 } OrderItem;
 
@@ -48,6 +53,7 @@ typedef struct Collection
 	int			first_unposted;
 	bool		flushing;
 	uint64		firing;			/* counts firings of triggers */
+	bool		linked;			/* some are of sources whose orders can be about others */
 } Collection;
 
 extern Collection collection;
@@ -69,6 +75,17 @@ extern bool collection_all_touched(int32 source_id);
 
 /* All that waited is posted */
 extern void collection_posted(void);
+
+/*
+ * collect_links.c: before orders that can be about others are decided again,
+ * lock all that are concerned, and say which go first; and after one was
+ * decided, write down what it says of another order, which is decided then.
+ */
+extern void collect_links_begin(Store *store);
+extern void collect_links_keep(Store *store, Source *source, OrderItem *item);
+
+/* An order to be decided again because of another one, whose lock we hold */
+extern void collect_links_pull(Store *store, Source *source, const char *key);
 
 /* collect_rows.c, for both ways to a decision */
 extern Decision *failed_decision(const OrderFacts *facts, int32 generation, bool old_order,

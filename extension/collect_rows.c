@@ -18,7 +18,9 @@
 #include "utils/snapmgr.h"
 
 #include "collect_internal.h"
+#include "defer.h"
 #include "guard.h"
+#include "partition.h"
 #include "rules.h"
 
 /* Rows decided in one subtransaction */
@@ -34,13 +36,14 @@ failed_decision(const OrderFacts *facts, int32 generation, bool old_order, int s
 {
 	Decision   *d = palloc0(sizeof(Decision));
 	TimestampTz now = GetCurrentTransactionStartTimestamp();
+	bool		known = facts->seen || facts->deferred;
 	bool		before = facts->seen ? (facts->flags & ORDER_BEFORE_ATTACHMENT) != 0 : old_order;
 
 	d->keep = d->failed = !before;
 	d->flags = before ? ORDER_BEFORE_ATTACHMENT : ORDER_FAILED;
-	d->generation = facts->seen ? facts->generation : generation;
-	d->first_seen = facts->seen ? facts->first_seen : now;
-	d->order_time = facts->seen ? facts->order_time : now;
+	d->generation = known ? facts->generation : generation;
+	d->first_seen = known ? facts->first_seen : now;
+	d->order_time = facts->seen ? facts->order_time : d->first_seen;
 	d->phase = facts->seen ? facts->phase : PHASE_VOID;
 	d->has_confirmed_at = facts->has_confirmed_at;
 	d->confirmed_at = facts->confirmed_at;
@@ -81,7 +84,9 @@ row_is_old(CollectBatch *batch, const char *key, OrderFacts *facts)
 	Relation	rel;
 	bool		result;
 
-	if (facts->seen || batch->event == COLLECT_INSERT)
+	if (facts->deferred_old)
+		return true;
+	if (facts->seen || facts->deferred || batch->event == COLLECT_INSERT)
 		return false;
 	if (batch->all_old)
 		return true;
@@ -107,6 +112,12 @@ row_is_old(CollectBatch *batch, const char *key, OrderFacts *facts)
 void
 collect_abort_on(Source *source, const char *key, int sqlerrcode, const char *error, const char *detail)
 {
+	if (!may_see_rows(source->relid))
+		ereport(ERROR,
+				(errcode(sqlerrcode),
+				 errmsg("an order of %s cannot be decided", source->name),
+				 errdetail("What is wrong with it is shown to those who may read the table."),
+				 errhint("Correct the row, or set on_error => 'set_aside' to let it through.")));
 	ereport(ERROR,
 			(errcode(sqlerrcode),
 			 errmsg("order %s of %s cannot be decided: %s", key, source->name, error),
@@ -119,6 +130,11 @@ collect_abort_on(Source *source, const char *key, int sqlerrcode, const char *er
 void
 count_failure(CollectBatch *batch, const char *key, const Decision *d)
 {
+	if (collect_run)
+	{
+		collect_run->nfailed++;
+		return;
+	}
 	if (batch->source->abort_on_error)
 		collect_abort_on(batch->source, key, d->sqlerrcode, d->error, d->error_detail);
 	if (batch->nfailed++ == 0)
@@ -139,7 +155,8 @@ warn_failures(const CollectBatch *batch)
 				 errmsg_plural(INT64_FORMAT " order of %s could not be decided and was set aside",
 							   INT64_FORMAT " orders of %s could not be decided and were set aside",
 							   batch->nfailed, batch->nfailed, batch->source->name),
-				 errdetail("The first is order %s: %s.", batch->first_key, batch->first_error),
+				 may_see_rows(batch->source->relid) ?
+				 errdetail("The first is order %s: %s.", batch->first_key, batch->first_error) : 0,
 				 errhint("The orders themselves are stored; see rebate.failures.")));
 }
 
@@ -262,7 +279,7 @@ decide_stretch(void *arg)
 			else
 				read_facts(batch, key, result->facts);
 			MemoryContextSwitchTo(s->row_context);
-			if (batch->only_unseen && result->facts->seen)
+			if (result->facts->seen ? batch->only_unseen : batch->only_known)
 				continue;
 			context.old_order = row_is_old(batch, key, result->facts);
 			if (batch->event != COLLECT_DELETE)
@@ -395,11 +412,15 @@ collect_guarded(CollectBatch *batch, Stretch *s)
 		batch->next_arg = replay.next_arg;
 		while (replay.nrows < ROWS_PER_GUARD && !end)
 		{
-			if (replay.next(batch))
+			/* a scan outlives this stretch */
+			MemoryContextSwitchTo(old);
+			end = !replay.next(batch);
+			MemoryContextSwitchTo(context);
+			if (!end)
 				replay.rows[replay.nrows++] = ExecCopySlotHeapTuple(batch->slot);
-			else
-				end = true;
 		}
+		/* a row of a scan must not leave its page to the subtransaction */
+		ExecClearTuple(batch->slot);
 		batch->next = replay_next;
 		batch->next_arg = &replay;
 
@@ -441,7 +462,16 @@ collect_rows(CollectBatch *batch)
 	Stretch		s = {.batch = batch};
 	MemoryContext old;
 
+	if (defer_active())
+	{
+		defer_rows(batch);
+		return;
+	}
+	/* what is recorded of a deferred order must be read */
+	if (batch->store->maybe_deferred)
+		batch->assume_new = false;
 	collection_begin();
+	collection.linked |= batch->source->linked;
 	batch->touched_before = batch->keys_changed || collection.n > 0;
 	batch->generation = rules_generation(batch->store);
 	/* of earlier statements: this one meets each order once */
@@ -483,21 +513,23 @@ collect_rows(CollectBatch *batch)
 static bool
 scan_next(CollectBatch *batch)
 {
-	return table_scan_getnextslot((TableScanDesc) batch->next_arg, ForwardScanDirection,
-								  batch->slot);
+	return source_scan_next((SourceScan *) batch->next_arg);
 }
 
-/* Collect all rows that a table has now. */
+/*
+ * Collect all rows that a table has now: the source's own, or a partition of it,
+ * or one that was just detached.
+ */
 void
 collect_table(CollectBatch *batch, Relation rel)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	SourceScan *scan = source_scan_begin(batch->source, rel, snapshot);
 
-	batch->slot = table_slot_create(rel, NULL);
+	batch->slot = source_scan_slot(scan);
 	batch->next = scan_next;
-	batch->next_arg = table_beginscan(rel, snapshot, 0, NULL);
+	batch->next_arg = scan;
 	collect_rows(batch);
-	table_endscan((TableScanDesc) batch->next_arg);
-	ExecDropSingleTupleTableSlot(batch->slot);
+	source_scan_end(scan);
 	UnregisterSnapshot(snapshot);
 }

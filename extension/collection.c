@@ -15,6 +15,7 @@
 
 #include "collect_internal.h"
 #include "guard.h"
+#include "links.h"
 
 /* Orders remembered as touched after posting; beyond, all count as touched */
 #define MAX_REMEMBERED 4096
@@ -260,6 +261,7 @@ collect_at_xact_end(void)
 	all_touched = NIL;
 	undos = NULL;
 	nundos = allocated_undos = 0;
+	links_at_xact_end();
 }
 
 /*

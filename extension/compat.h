@@ -87,4 +87,18 @@
 #define select_groups_by_all(select)	false
 #endif
 
+/* 17: a stronger lock can count as well */
+#if PG_VERSION_NUM >= 170000
+#define lock_held_by_me(tag, mode)	LockHeldByMe(tag, mode, true)
+#else
+#define lock_held_by_me(tag, mode)	LockHeldByMe(tag, mode)
+#endif
+
+/* 16: columns without a counterpart can be allowed; needs access/attmap.h */
+#if PG_VERSION_NUM >= 160000
+#define attrmap_by_name_compat(in, out)	build_attrmap_by_name_if_req(in, out, false)
+#else
+#define attrmap_by_name_compat(in, out)	build_attrmap_by_name_if_req(in, out)
+#endif
+
 #endif							/* REBATE_COMPAT_H */

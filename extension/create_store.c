@@ -38,13 +38,10 @@
 #include "create_store.h"
 #include "store.h"
 
-#define DEFAULT_OWNER	"rebate_owner"
-
 PG_FUNCTION_INFO_V1(rebate_create_store);
 PG_FUNCTION_INFO_V1(rebate_guard);
 
-/* The owner of the extension, and the extension's OID in *extension. */
-static Oid
+Oid
 extension_owner(Oid *extension)
 {
 	Relation	rel;
@@ -68,12 +65,32 @@ extension_owner(Oid *extension)
 	return owner;
 }
 
+int
+begin_scripts(void)
+{
+	int			level = NewGUCNestLevel();
+
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	/* The caller's taste must not become the shape of the store. */
+	(void) set_config_option("default_tablespace", "", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	(void) set_config_option("default_table_access_method", "heap", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	return level;
+}
+
+void
+end_scripts(int level)
+{
+	AtEOXact_GUC(true, level);
+}
+
 /*
- * Run a script as "role": names in pg_catalog only, and nothing that could
- * outlive the call.  An error restores user and settings with the transaction.
- * Each statement sees the one before it.
+ * An error restores user and settings with the transaction.  Each statement sees
+ * the one before it.
  */
-static void
+void
 run_script(Oid role, const char *script)
 {
 	Oid			save_userid;
@@ -92,43 +109,81 @@ run_script(Oid role, const char *script)
 	CommandCounterIncrement();
 }
 
-/*
- * The text that "SELECT rebate.<function>(role)" gives the extension's owner;
- * without an argument if "role" is NULL.
- */
-static char *
-script_text(Oid role, const char *function, const char *argument)
+char *
+run_query(Oid role, const char *sql, SqlParams *params)
 {
 	MemoryContext context = CurrentMemoryContext;
-	SqlParams	params = {0};
 	Oid			save_userid;
 	int			save_sec_context;
-	char	   *result;
+	char	   *result = NULL;
 
 	GetUserIdAndSecContext(&save_userid, &save_sec_context);
 	SetUserIdAndSecContext(role, save_sec_context | SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_RESTRICTED_OPERATION);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	if (argument)
-		sql_text(&params, argument);
-	sql_run(psprintf("SELECT rebate.%s(%s)", quote_identifier(function),
-					 argument ? "$1::pg_catalog.name" : ""), &params, SPI_OK_SELECT);
-	result = sql_get_text(0, 1, context);
+	if (sql_run(sql, params, SPI_OK_SELECT) > 0)
+		result = sql_get_text(0, 1, context);
 	if (SPI_finish() != SPI_OK_FINISH)
 		elog(ERROR, "SPI_finish failed");
 	SetUserIdAndSecContext(save_userid, save_sec_context);
+	return result;
+}
+
+char *
+script_text(Oid extowner, const char *function, const char *argument)
+{
+	SqlParams	params = {0};
+	char	   *result;
+
+	if (argument)
+		sql_text(&params, argument);
+	result = run_query(extowner, psprintf("SELECT rebate.%s(%s)", quote_identifier(function),
+										  argument ? "$1::pg_catalog.name" : ""), &params);
 	if (result == NULL)
 		elog(ERROR, "rebate.%s returned null", function);
 	return result;
 }
 
-/* Make the views and give them to the store's owner. */
-static void
-create_views(Oid extowner, const char *owner)
+void
+make_ours(Oid extowner, Oid owner)
 {
+	char	   *name = GetUserNameFromId(owner, false);
+
+	run_script(extowner, script_text(extowner, "store_grants", name));
 	run_script(extowner, script_text(extowner, "store_views", NULL));
-	run_script(extowner, script_text(extowner, "store_view_owner", owner));
+	run_script(extowner, script_text(extowner, "store_view_owner", name));
+
+	/* Last: from here on only the engine writes. */
+	run_script(owner, script_text(extowner, "store_guards", NULL));
+}
+
+void
+fill_store(Oid extowner, Oid owner)
+{
+	run_script(owner, script_text(extowner, "store_rows", NULL));
+	run_script(owner, script_text(extowner, "store_currencies", NULL));
+	run_script(owner,
+			   psprintf("INSERT INTO " STORE_SCHEMA ".epoch (epoch, system_identifier, database_oid, account_oid)"
+						" VALUES (1, " INT64_FORMAT ", %u, '" STORE_SCHEMA ".account'::pg_catalog.regclass)",
+						(int64) GetSystemIdentifier(), MyDatabaseId));
+}
+
+/*
+ * A store is made as version 1 and brought up step by step, so that a new one is
+ * the same as one that was upgraded.
+ */
+void
+make_store(Oid extowner, Oid owner, int32 version)
+{
+	run_script(extowner,
+			   psprintf("CREATE SCHEMA " STORE_SCHEMA " AUTHORIZATION %s;"
+						"COMMENT ON SCHEMA " STORE_SCHEMA " IS 'the store of extension rebate: rules, accruals and the ledger'",
+						quote_identifier(GetUserNameFromId(owner, false))));
+	run_script(owner, script_text(extowner, "store_tables", NULL));
+	fill_store(extowner, owner);
+	for (int32 step = 2; step <= version; step++)
+		upgrade_step(extowner, owner, step);
 }
 
 /*
@@ -175,8 +230,7 @@ choose_owner(const char *name)
 	return owner;
 }
 
-/* Is there a store?  Raises RB001 if the schema's name is taken otherwise. */
-static bool
+bool
 store_exists(void)
 {
 	Oid			nspid = get_namespace_oid(STORE_SCHEMA, true);
@@ -192,12 +246,12 @@ store_exists(void)
 }
 
 /*
- * Did we make the store, or take it over?  Its tables have our guards then: to
+ * If this installation made the store, or took it over, its tables have our guards then: to
  * create a trigger takes EXECUTE on rebate.guard(), which only create_store()
  * grants.  A schema that somebody planted, and a store that outlived a DROP
  * EXTENSION, have none.
  */
-static bool
+bool
 store_guarded(void)
 {
 	SqlParams	params = {0};
@@ -229,7 +283,7 @@ refuse_unguarded(Oid owner)
 			(errcode(ERRCODE_RB_NO_STORE),
 			 errmsg("schema \"%s\" holds a store without our guards", STORE_SCHEMA),
 			 errdetail("It belongs to role \"%s\". It outlived a DROP EXTENSION, or somebody else made it.", name),
-			 errhint("If it is yours, take it over with SELECT rebate.create_store(%s).",
+			 errhint("If it is yours, take it over with SELECT rebate.adopt_store(%s).",
 					 quote_literal_cstr(name))));
 }
 
@@ -243,7 +297,6 @@ create_store(const char *name, bool *created)
 	Oid			extension;
 	Oid			extowner = extension_owner(&extension);
 	Oid			owner;
-	const char *owner_name;
 	int			level;
 
 	/* Two first calls at once: the second waits here and finds the store. */
@@ -253,32 +306,10 @@ create_store(const char *name, bool *created)
 		return store_get(false)->owner;
 
 	owner = choose_owner(name);
-	owner_name = GetUserNameFromId(owner, false);
-
-	level = NewGUCNestLevel();
-	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
-	/* The caller's taste must not become the shape of the store. */
-	(void) set_config_option("default_tablespace", "", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
-	(void) set_config_option("default_table_access_method", "heap", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
-
-	run_script(extowner,
-			   psprintf("CREATE SCHEMA " STORE_SCHEMA " AUTHORIZATION %s;"
-						"COMMENT ON SCHEMA " STORE_SCHEMA " IS 'the store of extension rebate: rules, accruals and the ledger'",
-						quote_identifier(owner_name)));
-	run_script(extowner, script_text(extowner, "store_grants", owner_name));
-	run_script(owner, script_text(extowner, "store_tables", NULL));
-	run_script(owner, script_text(extowner, "store_currencies", NULL));
-	run_script(owner,
-			   psprintf("INSERT INTO " STORE_SCHEMA ".epoch (epoch, system_identifier) VALUES (1, " INT64_FORMAT ")",
-						(int64) GetSystemIdentifier()));
-	create_views(extowner, owner_name);
-
-	/* Last: from here on only the engine writes. */
-	run_script(owner, script_text(extowner, "store_guards", NULL));
-	AtEOXact_GUC(true, level);
+	level = begin_scripts();
+	make_store(extowner, owner, upgrade_latest(extowner));
+	make_ours(extowner, owner);
+	end_scripts(level);
 	return owner;
 }
 
@@ -306,30 +337,8 @@ create_store_if_missing(void)
 }
 
 /*
- * Take over a store that outlived a DROP EXTENSION: its views, guards and
- * grants are made again.
- */
-static void
-take_over(Oid owner, const char *owner_name)
-{
-	Oid			extension;
-	Oid			extowner = extension_owner(&extension);
-	int			level;
-
-	store_check_user(store_get(false), "rebate.create_store");
-	level = NewGUCNestLevel();
-	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
-	run_script(extowner, script_text(extowner, "store_grants", owner_name));
-	create_views(extowner, owner_name);
-	run_script(owner, script_text(extowner, "store_guards", NULL));
-	AtEOXact_GUC(true, level);
-}
-
-/*
  * rebate.create_store(owner): creates the store and its views, returns the
- * owner.  A store that is there is left alone; one without our guards is taken
- * over if its owner is named.
+ * owner.  A store that is there is left alone.
  */
 Datum
 rebate_create_store(PG_FUNCTION_ARGS)
@@ -350,17 +359,10 @@ rebate_create_store(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("the store exists already, owned by role \"%s\"", NameStr(*result))));
 
-	if (store_guarded())
-		ereport(NOTICE,
-				(errmsg("the store exists already, owned by role \"%s\"", NameStr(*result))));
-	else if (name == NULL)
+	if (!store_guarded())
 		refuse_unguarded(owner);
-	else
-	{
-		take_over(owner, name);
-		ereport(NOTICE,
-				(errmsg("store taken over, owned by role \"%s\"", name)));
-	}
+	ereport(NOTICE,
+			(errmsg("the store exists already, owned by role \"%s\"", NameStr(*result))));
 	PG_RETURN_NAME(result);
 }
 

@@ -224,6 +224,14 @@ choose(Applicable *rules, int n)
 	}
 }
 
+/* Whether each refund tells its units, be it a column or a return */
+static bool
+units_are_refunded(Source *source)
+{
+	return source->has_refunded_quantity ||
+		(source->original && source->has_quantity && !source->has_refunded);
+}
+
 /*
  * What is left of an exact result after refunds; false: nothing.  The part that
  * is left of an order is net / amount, for units whose refunds are mapped
@@ -247,7 +255,7 @@ after_refunds(Source *source, OrderImage *image, Applicable *rule, Numeric refun
 	if (any && arith_sign(net) <= 0)
 		return false;
 
-	if (v->formula == FORMULA_PER_UNIT && source->has_refunded_quantity)
+	if (v->formula == FORMULA_PER_UNIT && units_are_refunded(source))
 	{
 		any = image->refunded_quantity && arith_sign(image->refunded_quantity) > 0;
 		whole = image->quantity;
@@ -288,6 +296,7 @@ after_refunds(Source *source, OrderImage *image, Applicable *rule, Numeric refun
 	}
 }
 
+/* What is posted stays, and the order is set aside. */
 static void
 fail(Decision *d, int sqlerrcode, const char *error, const char *detail)
 {
@@ -381,6 +390,8 @@ find_rules(DecideContext *context, OrderImage *image, Decision *d, Applicable **
 			SourceAttribute *attribute = scope->attributes[j];
 			Datum		value = expr_eval(&attribute->expr, image->slot, &isnull);
 
+			if (!isnull && canon_is_huge(&attribute->canon, value))
+				isnull = true;
 			if (!isnull)
 				canon_append_scope(&key, canon_text(&attribute->canon, value));
 		}
@@ -484,6 +495,50 @@ make_wishes(DecideContext *context, OrderImage *image, Decision *d, Applicable *
 }
 
 /*
+ * A return of another order has no rebate of its own: what it takes is decided
+ * with that order.  It takes nothing before it is pending, and once it is void.
+ */
+static void
+decide_return(DecideContext *context, OrderImage *image, Decision *d)
+{
+	d->flags |= ORDER_RETURN;
+	if (strcmp(image->original, image->key) == 0)
+		fail(d, ERRCODE_RB_ORDER_FAILED, "an order cannot return itself", NULL);
+	else if (arith_sign(image->amount) > 0)
+		fail(d, ERRCODE_RB_ORDER_FAILED, "the amount of a return is positive",
+			 psprintf("It returns order %s.", image->original));
+	else if (context->links.original == ORIGINAL_IS_RETURN)
+		fail(d, ERRCODE_RB_ORDER_FAILED, "the order that it returns is a return itself",
+			 psprintf("It returns order %s.", image->original));
+	else if (context->links.original == ORIGINAL_OTHER_CURRENCY)
+		fail(d, ERRCODE_RB_ORDER_FAILED, "the order that it returns is in another currency",
+			 psprintf("It returns order %s.", image->original));
+	else if (image->phase == PHASE_TRACKED)
+		d->flags |= ORDER_UNPHASED_RETURN;
+	else if (image->phase != PHASE_VOID && arith_sign(image->amount) < 0)
+	{
+		d->original = image->original;
+		d->currency = *image->currency;
+		d->returned = arith_abs(image->amount);
+		if (image->quantity)
+			d->returned_quantity = arith_abs(image->quantity);
+	}
+}
+
+/* What other rows return of an order counts as refunded, with what its own row says. */
+static void
+add_returned(OrderImage *image, const OrderLinks *links)
+{
+	if (links->returned)
+		image->refunded = image->refunded ?
+			arith_add(image->refunded, links->returned) : links->returned;
+	if (links->returned_quantity)
+		image->refunded_quantity = image->refunded_quantity ?
+			arith_add(image->refunded_quantity, links->returned_quantity) :
+			links->returned_quantity;
+}
+
+/*
  * Decide an order.  "image" is NULL when its row is gone.  The result is in the
  * current memory context and may point into the image.  Raises only what
  * expressions raise.
@@ -493,12 +548,13 @@ decide(DecideContext *context, OrderImage *image, OrderFacts *facts)
 {
 	Decision   *d = palloc0(sizeof(Decision));
 	Applicable *rules;
+	bool		known = facts->seen || facts->deferred;
 	bool		too_old = false;
 	int			n;
 
-	d->generation = facts->seen ? facts->generation : context->generation;
-	d->first_seen = facts->seen ? facts->first_seen : context->now;
-	d->order_time = facts->seen ? facts->order_time : context->now;
+	d->generation = known ? facts->generation : context->generation;
+	d->first_seen = known ? facts->first_seen : context->now;
+	d->order_time = facts->seen ? facts->order_time : d->first_seen;
 	d->has_confirmed_at = facts->has_confirmed_at;
 	d->confirmed_at = facts->confirmed_at;
 	d->phase = PHASE_VOID;
@@ -552,16 +608,23 @@ decide(DecideContext *context, OrderImage *image, OrderFacts *facts)
 	else if (d->phase == PHASE_CONFIRMED && !d->has_confirmed_at)
 	{
 		d->has_confirmed_at = true;
-		d->confirmed_at = context->now;
+		d->confirmed_at = facts->deferred ? facts->touched_at : context->now;
 	}
 
+	if (too_old)
+		d->flags |= ORDER_TOO_OLD;
+	if (image->original)
+	{
+		if (!too_old)
+			decide_return(context, image, d);
+		return d;
+	}
 	if (image->member == NULL)
 	{
 		d->flags |= ORDER_GUEST;
 		return d;
 	}
-	if (too_old)
-		d->flags |= ORDER_TOO_OLD;
+	add_returned(image, &context->links);
 	if (d->phase == PHASE_VOID || too_old || arith_sign(image->amount) == 0)
 		return d;
 
@@ -591,6 +654,14 @@ copy_decision(const Decision *d)
 		copy->error = pstrdup(d->error);
 	if (d->error_detail)
 		copy->error_detail = pstrdup(d->error_detail);
+	if (d->original)
+	{
+		copy->original = pstrdup(d->original);
+		copy->returned = DatumGetNumericCopy(NumericGetDatum(d->returned));
+		if (d->returned_quantity)
+			copy->returned_quantity =
+				DatumGetNumericCopy(NumericGetDatum(d->returned_quantity));
+	}
 	copy->wishes = NULL;
 	if (d->nwishes > 0)
 	{

@@ -173,6 +173,8 @@ delivery_start_worker(void)
 		return true;
 	if (RecoveryInProgress())
 		return false;
+	/* from where it looks for what the first transactions cannot say with hints */
+	publisher_remember_snapshot();
 	if (delivery_register_worker(db, MyDatabaseId))
 		return true;
 	if (!warned)

@@ -9,9 +9,13 @@
  */
 #include "expr.h"
 
+#include <sys/resource.h>
+
+#include "access/detoast.h"
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/objectaddress.h"
+#include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "expr_check.h"
 #include "miscadmin.h"
@@ -23,6 +27,7 @@
 #include "parser/parse_relation.h"
 #include "parser/parser.h"
 #include "pgtime.h"
+#include "portability/instr_time.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/bytea.h"
@@ -34,6 +39,16 @@
 
 /* Deparsing and parsing again settles after a round or two */
 #define MAX_ROUNDS	5
+
+/* Longest text of an expression, in bytes */
+#define MAX_TEXT_LENGTH	65536
+
+/* A varchar of so many characters is never too long a value */
+#define MAX_SHORT	256
+
+/* Longest time that one evaluation may take, and how often it is tried */
+#define MAX_MICROSECONDS	10000
+#define MAX_TRIES	3
 
 /* What an error is about */
 typedef struct ErrorPlace
@@ -198,12 +213,29 @@ parse_raw(ParseState *pstate, const char *text)
 }
 
 /*
+ * Called with each reference to a column, before a literal beside it is read as
+ * of its type.
+ */
+static Node *
+check_reference(ParseState *pstate, ColumnRef *ref, Node *var)
+{
+	if (var && type_hides_domain(exprType(var)))
+		ereport(ERROR,
+				(errcode(ERRCODE_RB_FORBIDDEN_EXPRESSION),
+				 errmsg("a column of type %s is not allowed in an expression over an order",
+						format_type_be(exprType(var))),
+				 errdetail("Domains inside the type may call functions."),
+				 parser_errposition(pstate, ref->location)));
+	return NULL;
+}
+
+/*
  * Analyse and check a text.  Returns the tree as its author wrote it, and in
  * *coerced the same with the cast to "want".
  */
 static Node *
 analyse(Relation rel, const char *what, const char *text, Oid want,
-		Node **coerced, Bitmapset **attnos)
+		Node **coerced, Bitmapset **attnos, int *max_length)
 {
 	ParseState *pstate = make_parsestate(NULL);
 	ParseNamespaceItem *nsitem;
@@ -212,6 +244,11 @@ analyse(Relation rel, const char *what, const char *text, Oid want,
 	Oid			type;
 
 	pstate->p_sourcetext = text;
+	pstate->p_post_columnref_hook = check_reference;
+	if (strlen(text) > MAX_TEXT_LENGTH)
+		ereport(ERROR,
+				(errcode(ERRCODE_RB_FORBIDDEN_EXPRESSION),
+				 errmsg("expression is longer than %d bytes", MAX_TEXT_LENGTH)));
 	nsitem = addRangeTableEntryForRelation(pstate, rel, AccessShareLock,
 										   NULL, false, true);
 	addNSItemToQuery(pstate, nsitem, true, true, true);
@@ -241,7 +278,7 @@ analyse(Relation rel, const char *what, const char *text, Oid want,
 		tree = *coerced;
 
 	assign_expr_collations(pstate, *coerced);
-	*attnos = expr_forbid(pstate, *coerced);
+	*attnos = expr_forbid(pstate, *coerced, max_length);
 	free_parsestate(pstate);
 	return tree;
 }
@@ -292,11 +329,35 @@ check_privileges(Relation rel, Bitmapset *attnos)
 }
 
 /*
+ * The columns of a variable length that no type modifier keeps short.
+ */
+static void
+find_long(Relation rel, Bitmapset *attnos, OrderExpr *result)
+{
+	int			attno = -1;
+
+	result->long_attnos = palloc(sizeof(AttrNumber) * Max(bms_num_members(attnos), 1));
+	while ((attno = bms_next_member(attnos, attno)) >= 0)
+	{
+		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), attno - 1);
+		Oid			type = att->atttypid;
+		int32		typmod = att->atttypmod;
+
+		if (att->attlen != -1)
+			continue;
+		type = getBaseTypeAndTypmod(type, &typmod);
+		if (typmod >= 0 && (type == NUMERICOID || (type == VARCHAROID && typmod <= MAX_SHORT)))
+			continue;
+		result->long_attnos[result->nlong++] = attno;
+	}
+}
+
+/*
  * Plan a checked tree into *result, in memory context "target".
  */
 static void
-finish(Relation rel, Node *coerced, Bitmapset *attnos, MemoryContext target,
-	   OrderExpr *result)
+finish(Relation rel, const char *what, const char *text, Node *coerced, Bitmapset *attnos,
+	   int max_length, MemoryContext target, OrderExpr *result)
 {
 	Node	   *plain = coerced;
 	MemoryContext old;
@@ -316,7 +377,13 @@ finish(Relation rel, Node *coerced, Bitmapset *attnos, MemoryContext target,
 	if (IsA(plain, Var))
 		result->attno = ((Var *) plain)->varattno;
 	else
+	{
 		result->tree = copyObject((Expr *) coerced);
+		result->max_length = max_length;
+		result->what = pstrdup(what);
+		result->text = pstrdup(text);
+		find_long(rel, attnos, result);
+	}
 	result->attnos = bms_copy(attnos);
 	MemoryContextSwitchTo(old);
 }
@@ -341,6 +408,7 @@ expr_check(Relation rel, const char *what, const char *text, Oid want,
 	Node	   *tree;
 	Node	   *coerced;
 	Bitmapset  *attnos;
+	int			max_length;
 	OrderExpr	ignored;
 	char	   *stored;
 	int			nestlevel = 0;
@@ -362,7 +430,7 @@ expr_check(Relation rel, const char *what, const char *text, Oid want,
 	callback.previous = error_context_stack;
 	error_context_stack = &callback;
 
-	tree = analyse(rel, what, place.text, want, &coerced, &attnos);
+	tree = analyse(rel, what, place.text, want, &coerced, &attnos, &max_length);
 	check_columns(rel, attnos);
 	check_privileges(rel, attnos);
 
@@ -375,7 +443,7 @@ expr_check(Relation rel, const char *what, const char *text, Oid want,
 		char	   *again;
 
 		place.text = stored;
-		tree = analyse(rel, what, stored, want, &coerced, &attnos);
+		tree = analyse(rel, what, stored, want, &coerced, &attnos, &max_length);
 		again = deparse_expression(tree, dpcontext, false, false);
 		if (strcmp(stored, again) == 0)
 			break;
@@ -387,7 +455,7 @@ expr_check(Relation rel, const char *what, const char *text, Oid want,
 							   again)));
 		stored = again;
 	}
-	finish(rel, coerced, attnos, caller, result ? result : &ignored);
+	finish(rel, what, stored, coerced, attnos, max_length, caller, result ? result : &ignored);
 	unpin_settings(nestlevel);
 
 	error_context_stack = callback.previous;
@@ -411,6 +479,7 @@ expr_load(Relation rel, const char *what, const char *text, Oid want,
 	ErrorContextCallback callback;
 	Node	   *coerced;
 	Bitmapset  *attnos;
+	int			max_length;
 	int			nestlevel = 0;
 
 	work = AllocSetContextCreate(caller, "rebate expression",
@@ -423,9 +492,9 @@ expr_load(Relation rel, const char *what, const char *text, Oid want,
 	error_context_stack = &callback;
 
 	pin_settings(text_pins, lengthof(text_pins), &nestlevel);
-	(void) analyse(rel, what, text, want, &coerced, &attnos);
+	(void) analyse(rel, what, text, want, &coerced, &attnos, &max_length);
 	check_columns(rel, attnos);
-	finish(rel, coerced, attnos, caller, result);
+	finish(rel, what, text, coerced, attnos, max_length, caller, result);
 	unpin_settings(nestlevel);
 
 	error_context_stack = callback.previous;
@@ -460,7 +529,57 @@ prepare(OrderExpr *expr)
 }
 
 /*
+ * Refuse a row whose values are too long: what an expression costs, and how long
+ * its result can be, goes by them.  Looks at lengths only; nothing is detoasted.
+ */
+static void
+check_lengths(OrderExpr *expr, TupleTableSlot *slot)
+{
+	for (int i = 0; i < expr->nlong; i++)
+	{
+		bool		isnull;
+		Datum		value = slot_getattr(slot, expr->long_attnos[i], &isnull);
+
+		if (!isnull && toast_raw_datum_size(value) > (Size) (expr->max_length + VARHDRSZ))
+			ereport(ERROR,
+					(errcode(ERRCODE_RB_ORDER_FAILED),
+					 errmsg("column \"%s\" is too long for argument \"%s\"",
+							NameStr(TupleDescAttr(slot->tts_tupleDescriptor,
+												  expr->long_attnos[i] - 1)->attname),
+							expr->what),
+					 errdetail("Expressions take values of up to %d bytes; this one is %s.",
+							   expr->max_length, expr->text)));
+	}
+}
+
+static void
+refuse_slow(OrderExpr *expr)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_RB_ORDER_FAILED),
+			 errmsg("argument \"%s\" takes longer than %d ms", expr->what, MAX_MICROSECONDS / 1000),
+			 errdetail("The expression is %s.", expr->text),
+			 errhint("Write it in a cheaper way, or keep what it computes in a column.")));
+}
+
+/* Time that the processor has spent on this process */
+static double
+cpu_microseconds(void)
+{
+	struct rusage usage;
+
+	getrusage(RUSAGE_SELF, &usage);
+	return usage.ru_utime.tv_sec * 1e6 + usage.ru_utime.tv_usec +
+		usage.ru_stime.tv_sec * 1e6 + usage.ru_stime.tv_usec;
+}
+
+/*
  * Value for a row, see the header.
+ *
+ * The time is measured after the row: no interrupt is used for it.  A machine
+ * that does other things for a while makes any expression slow, so that one is
+ * evaluated again, which is harmless, and what counts then is the processor's
+ * time.
  */
 Datum
 expr_eval(OrderExpr *expr, TupleTableSlot *slot, bool *isnull)
@@ -468,10 +587,31 @@ expr_eval(OrderExpr *expr, TupleTableSlot *slot, bool *isnull)
 	if (likely(expr->attno > 0))
 		return slot_getattr(slot, expr->attno, isnull);
 
+	if (unlikely(expr->too_slow))
+		refuse_slow(expr);
 	if (unlikely(expr->state_xact != xact_counter))
 		prepare(expr);
+	check_lengths(expr, slot);
 	xact_econtext->ecxt_scantuple = slot;
-	return ExecEvalExprSwitchContext(expr->state, xact_econtext, isnull);
+	for (int try = 0; try < MAX_TRIES; try++)
+	{
+		instr_time	start;
+		instr_time	end;
+		double		cpu = try > 0 ? cpu_microseconds() : 0;
+		Datum		result;
+
+		INSTR_TIME_SET_CURRENT(start);
+		result = ExecEvalExprSwitchContext(expr->state, xact_econtext, isnull);
+		INSTR_TIME_SET_CURRENT(end);
+		INSTR_TIME_SUBTRACT(end, start);
+		if (likely(INSTR_TIME_GET_MICROSEC(end) <= MAX_MICROSECONDS) ||
+			(try > 0 && cpu_microseconds() - cpu <= MAX_MICROSECONDS))
+			return result;
+		CHECK_FOR_INTERRUPTS();
+	}
+	expr->too_slow = true;
+	refuse_slow(expr);
+	return (Datum) 0;			/* keep compiler quiet */
 }
 
 /*

@@ -20,6 +20,12 @@ typedef struct OrderExpr
 	Oid			collation;
 	Expr	   *tree;			/* planned; NULL for a plain column */
 	Bitmapset  *attnos;			/* columns read, as plain attribute numbers */
+	AttrNumber *long_attnos;	/* of these, columns whose values can be long */
+	int			nlong;
+	int			max_length;		/* the greatest length they may have */
+	const char *what;			/* the argument it was given as, and its text */
+	const char *text;
+	bool		too_slow;		/* it was; not evaluated again */
 	ExprState  *state;			/* made on first use in a transaction */
 	uint64		state_xact;		/* which transaction that was, see expr.c */
 } OrderExpr;
@@ -48,7 +54,9 @@ extern void expr_load(Relation rel, const char *what, const char *text,
 /*
  * Value of an expression for the row in "slot".  A plain column costs an
  * attribute fetch.  The caller holds expr_begin() if the tree is not NULL.
- * The result lives in the per-tuple memory until expr_reset().
+ * The result lives in the per-tuple memory until expr_reset().  Raises RB010
+ * for a value that is too long for an expression, and for an expression that
+ * takes too long, then and for all rows that come.
  */
 extern Datum expr_eval(OrderExpr *expr, TupleTableSlot *slot, bool *isnull);
 

@@ -7,7 +7,8 @@
  * - the immutable built-ins written in C, but for those whose result is not
  *   bounded by their input;
  * - stable ones that read no more than settings that expr_begin() pins;
- * - the functions of the extension citext, written in C.
+ * - the functions of the extension citext, written in C;
+ * - what a superuser has allowed, see allow.c.
  * Everything else is refused, new kinds of nodes included.  That a function is
  * "not volatile" says nothing: its author declares it.
  */
@@ -15,6 +16,7 @@
 
 #include "access/htup_details.h"
 #include "access/transam.h"
+#include "allow.h"
 #include "canon.h"
 #include "catalog/dependency.h"
 #include "catalog/pg_language.h"
@@ -22,7 +24,9 @@
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
+#include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
 #include "parser/parse_type.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -36,6 +40,10 @@
 /* A text that replaces another one may be so long, in bytes */
 #define MAX_REPLACEMENT	8
 
+/* Greatest lengths of a value in an expression, and of a pattern, in bytes */
+#define MAX_VALUE_LENGTH	65536
+#define MAX_PATTERN_LENGTH	1024
+
 /* char(n) and bit(n) pad to n */
 #define MAX_PADDED		8192
 
@@ -44,6 +52,7 @@ typedef struct CheckContext
 	ParseState *pstate;
 	Bitmapset  *attnos;
 	int			growing;
+	int			max_length;
 	Node	   *node;			/* whose functions are being checked */
 } CheckContext;
 
@@ -249,6 +258,103 @@ constant_text(List *args, int n)
 }
 
 /*
+ * Does a type hold domains inside, see the header.
+ */
+bool
+type_hides_domain(Oid typid)
+{
+	Oid			base = getBaseType(typid);
+	Oid			inner = get_element_type(base);
+	bool		result = false;
+
+	check_stack_depth();
+	if (!OidIsValid(inner) && get_typtype(base) == TYPTYPE_RANGE)
+		inner = get_range_subtype(base);
+	if (!OidIsValid(inner) && get_typtype(base) == TYPTYPE_MULTIRANGE)
+		inner = get_range_subtype(get_multirange_range(base));
+	if (OidIsValid(inner))
+		return get_typtype(inner) == TYPTYPE_DOMAIN || type_hides_domain(inner);
+	if (get_typtype(base) == TYPTYPE_COMPOSITE)
+	{
+		TupleDesc	desc = lookup_rowtype_tupdesc(base, -1);
+
+		for (int i = 0; !result && i < desc->natts; i++)
+		{
+			Oid			field = TupleDescAttr(desc, i)->atttypid;
+
+			result = !TupleDescAttr(desc, i)->attisdropped &&
+				(get_typtype(field) == TYPTYPE_DOMAIN || type_hides_domain(field));
+		}
+		ReleaseTupleDesc(desc);
+	}
+	return result;
+}
+
+/*
+ * Length of the longest text constant in a tree.
+ */
+static bool
+longest_constant(Node *node, void *arg)
+{
+	Size	   *longest = arg;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, Const) && !((Const *) node)->constisnull && ((Const *) node)->constlen == -1)
+		*longest = Max(*longest, VARSIZE_ANY_EXHDR(DatumGetPointer(((Const *) node)->constvalue)));
+	return expression_tree_walker(node, longest_constant, arg);
+}
+
+/*
+ * Patterns.  A regular expression or JSON path must be a constant: of a row's
+ * own making it could run for ever.  What LIKE compares with may come from the
+ * row, but is short then.
+ */
+static void
+check_pattern(CheckContext *context, Oid funcid, const char *name, List *args)
+{
+	bool		regex = strstr(name, "regex") != NULL;
+	bool		like = strstr(name, "like") != NULL && !regex;
+	Node	   *pattern;
+	Size		length = 0;
+
+	if (list_length(args) < 2)
+		return;
+	pattern = (Node *) lsecond(args);
+	if (exprType(pattern) == JSONPATHOID ||
+		(strcmp(name, "substring") == 0 && exprType(pattern) == TEXTOID))
+		regex = true;
+	if (!regex && !like && strstr(name, "regexp_") == NULL)
+		return;
+	if (!like && contain_var_clause(pattern))
+		forbid_function(context, funcid, _("Its pattern must be a constant."));
+	(void) longest_constant(pattern, &length);
+	if (length > MAX_PATTERN_LENGTH)
+		forbid_function(context, funcid, _("Its pattern is too long."));
+	if (like && contain_var_clause(pattern))
+		context->max_length = MAX_PATTERN_LENGTH;
+}
+
+/*
+ * Functions over any type compare by the functions of that type: it must be one
+ * that we know.
+ */
+static void
+check_actual_types(CheckContext *context, Oid funcid, List *args)
+{
+	ListCell   *lc;
+
+	foreach(lc, args)
+	{
+		Oid			typid = exprType((Node *) lfirst(lc));
+
+		if (!type_is_allowed(getBaseType(typid)))
+			forbid_function(context, funcid, psprintf(_("It is used with type %s."),
+													  format_type_be(typid)));
+	}
+}
+
+/*
  * Count a step that multiplies its input.  Without a limit, nesting a few of
  * them would make gigabytes of a row.
  */
@@ -355,6 +461,11 @@ node_arguments(Node *node)
 			return ((OpExpr *) node)->args;
 		case T_ScalarArrayOpExpr:
 			return ((ScalarArrayOpExpr *) node)->args;
+		case T_RowCompareExpr:
+			return list_concat_copy(((RowCompareExpr *) node)->largs,
+									((RowCompareExpr *) node)->rargs);
+		case T_MinMaxExpr:
+			return ((MinMaxExpr *) node)->args;
 		default:
 			return NIL;
 	}
@@ -374,6 +485,7 @@ check_function(Oid funcid, void *arg)
 	Oid			first_type;
 	bool		builtin;
 	bool		allowed;
+	List	   *args;
 
 	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(funcid));
 	if (!HeapTupleIsValid(tuple))
@@ -424,16 +536,20 @@ check_function(Oid funcid, void *arg)
 	}
 	ReleaseSysCache(tuple);
 
+	if (!allowed && !builtin)
+		allowed = function_is_allowed(funcid);
 	if (!allowed)
 		forbid_function(context, funcid,
 						builtin && IN_LIST(name, denied) ?
 						_("Its result may be out of proportion to its arguments.") : NULL);
+	args = node_arguments(context->node);
+	check_actual_types(context, funcid, args);
+	check_pattern(context, funcid, name, args);
 	if (builtin)
 	{
 		if (IN_LIST(name, growing))
 			count_growing(context);
-		check_arguments(context, funcid, name, first_type,
-						node_arguments(context->node));
+		check_arguments(context, funcid, name, first_type, args);
 	}
 	return false;
 }
@@ -606,12 +722,14 @@ forbid_walker(Node *node, void *arg)
  * Check a transformed expression, see the header.
  */
 Bitmapset *
-expr_forbid(ParseState *pstate, Node *tree)
+expr_forbid(ParseState *pstate, Node *tree, int *max_length)
 {
 	CheckContext context = {0};
 
 	context.pstate = pstate;
+	context.max_length = MAX_VALUE_LENGTH;
 	forbid_walker(tree, &context);
+	*max_length = context.max_length;
 	return context.attnos;
 }
 

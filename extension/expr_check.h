@@ -16,8 +16,15 @@ extern void expr_forbid_raw(ParseState *pstate, Node *raw);
 
 /*
  * Refuse (RB004) every construct and function that is not on the allow list.
- * Returns the columns read, as plain attribute numbers.
+ * Returns the columns read, as plain attribute numbers, and in *max_length the
+ * greatest length in bytes that a value of them may have.
  */
-extern Bitmapset *expr_forbid(ParseState *pstate, Node *tree);
+extern Bitmapset *expr_forbid(ParseState *pstate, Node *tree, int *max_length);
+
+/*
+ * Does a type hold domains inside, as elements, fields or bounds?  To read a
+ * literal of it runs their checks, which may call anybody's functions.
+ */
+extern bool type_hides_domain(Oid typid);
 
 #endif							/* REBATE_EXPR_CHECK_H */

@@ -5,7 +5,9 @@
 #include "rebate.h"
 
 #include "access/genam.h"
+#include "access/table.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
@@ -13,8 +15,11 @@
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 
+#include "defer.h"
 #include "order.h"
+#include "partition.h"
 
 /*
  * Read the rows of an order from rebate_data.accrual under "snapshot".  The
@@ -82,6 +87,8 @@ facts_read(Store *store, Relation accrual, int32 source_id, const char *key,
 	index_endscan(scan);
 	index_close(index, NoLock);
 	pfree(DatumGetPointer(keytext));
+	if (store->maybe_deferred)
+		defer_read(store, source_id, key, snapshot, facts);
 }
 
 /* The texts of a canonical key, in the order of the key columns */
@@ -108,58 +115,120 @@ key_parts(Source *source, const char *key)
 	return parts;
 }
 
+/* The values of a canonical key, in the order of the key columns */
+static void
+key_values(Source *source, const char *key, Datum *values)
+{
+	char	  **parts = key_parts(source, key);
+
+	for (int i = 0; i < source->nkeys; i++)
+	{
+		Oid			typinput,
+					typioparam;
+
+		getTypeInputInfo(source->key_canon[i].typid, &typinput, &typioparam);
+		values[i] = OidInputFunctionCall(typinput, parts[i], typioparam, -1);
+	}
+}
+
 /*
- * Fetch the row with a canonical key into "slot" through the unique index over
- * the key columns.  Returns false if there is none under "snapshot".
+ * Fetch the row with these key values through a unique index over the key
+ * columns, which are attnos[] in "rel".
  *
  * The equality of the index may be coarser than that of the canonical texts
  * (never finer), and the index has at most one match.
+ */
+static bool
+fetch_by_index(Relation rel, Oid indexid, int nkeys, const AttrNumber *attnos,
+			   const Datum *values, Snapshot snapshot, TupleTableSlot *slot)
+{
+	Relation	index = index_open(indexid, AccessShareLock);
+	ScanKeyData keys[INDEX_MAX_KEYS];
+	IndexScanDesc scan;
+	bool		found;
+
+	for (int i = 0; i < nkeys; i++)
+	{
+		Oid			opcintype = index->rd_opcintype[i];
+		Oid			operator = get_opfamily_member(index->rd_opfamily[i], opcintype, opcintype,
+												   BTEqualStrategyNumber);
+		int			part = 0;
+
+		while (part < nkeys && attnos[part] != index->rd_index->indkey.values[i])
+			part++;
+		if (part == nkeys)
+			elog(ERROR, "index \"%s\" is not over the key", RelationGetRelationName(index));
+		ScanKeyEntryInitialize(&keys[i], 0, i + 1, BTEqualStrategyNumber, opcintype,
+							   index->rd_indcollation[i], get_opcode(operator), values[part]);
+	}
+
+	scan = index_beginscan_compat(rel, index, snapshot, nkeys);
+	index_rescan(scan, keys, nkeys, NULL, 0);
+	found = index_getnext_slot(scan, ForwardScanDirection, slot);
+	if (found)
+		ExecMaterializeSlot(slot);
+	index_endscan(scan);
+	index_close(index, AccessShareLock);
+	return found;
+}
+
+/* The partition that the key leads to, opened; NULL: there is none */
+static Relation
+open_partition(Source *source, Relation root, const Datum *values, SourcePart **part)
+{
+	Relation	leaf = partition_of_key(source, root, values);
+
+	if (leaf == NULL)
+		return NULL;
+	*part = source_part_of(source, leaf);
+	if (!OidIsValid((*part)->key_index))
+		ereport(ERROR,
+				(errcode(ERRCODE_RB_INVALID_MAPPING),
+				 errmsg("partition \"%s\" of %s has no unique index over the key",
+						RelationGetRelationName(leaf), source->name)));
+	return leaf;
+}
+
+/* The same where the table is partitioned: in the partition that the key leads to */
+static bool
+fetch_from_partition(Source *source, Relation root, const Datum *values, Snapshot snapshot,
+					 TupleTableSlot *slot)
+{
+	SourcePart *part;
+	Relation	leaf = open_partition(source, root, values, &part);
+	PartReader	reader;
+	bool		found;
+
+	if (leaf == NULL)
+		return false;
+	part_reader_begin(&reader, part, RelationGetDescr(leaf), table_slot_callbacks(leaf));
+	found = fetch_by_index(leaf, part->key_index, source->nkeys, part->key_attnos, values,
+						   snapshot, reader.raw);
+	if (found)
+		ExecCopySlot(slot, part_reader_convert(&reader));
+	part_reader_end(&reader);
+	table_close(leaf, NoLock);
+	return found;
+}
+
+/*
+ * Fetch the row with a canonical key into "slot", which is one of table "rel",
+ * the source's own.  Returns false if there is none under "snapshot".
  */
 bool
 facts_fetch_row(Source *source, Relation rel, const char *key, Snapshot snapshot,
 				TupleTableSlot *slot)
 {
-	Relation	index;
-	char	  **parts;
-	ScanKeyData keys[INDEX_MAX_KEYS];
-	IndexScanDesc scan;
+	Datum		values[INDEX_MAX_KEYS];
 	bool		found;
 
 	if (strncmp(key, LONG_KEY_PREFIX, strlen(LONG_KEY_PREFIX)) == 0)
 		return false;
-	index = index_open(source->key_index, AccessShareLock);
-	parts = key_parts(source, key);
-
-	for (int i = 0; i < source->nkeys; i++)
-	{
-		AttrNumber	heapattno = index->rd_index->indkey.values[i];
-		Oid			opcintype = index->rd_opcintype[i];
-		Oid			operator;
-		Oid			typinput,
-					typioparam;
-		int			part;
-		Oid			type;
-
-		for (part = 0; part < source->nkeys; part++)
-			if (source->key_attnos[part] == heapattno)
-				break;
-		if (part == source->nkeys)
-			elog(ERROR, "index \"%s\" is not over the key", RelationGetRelationName(index));
-
-		type = source->key_canon[part].typid;
-		getTypeInputInfo(type, &typinput, &typioparam);
-		operator = get_opfamily_member(index->rd_opfamily[i], opcintype, opcintype,
-									   BTEqualStrategyNumber);
-		ScanKeyEntryInitialize(&keys[i], 0, i + 1, BTEqualStrategyNumber, opcintype,
-							   index->rd_indcollation[i], get_opcode(operator),
-							   OidInputFunctionCall(typinput, parts[part], typioparam, -1));
-	}
-
-	scan = index_beginscan_compat(rel, index, snapshot, source->nkeys);
-	index_rescan(scan, keys, source->nkeys, NULL, 0);
-	found = index_getnext_slot(scan, ForwardScanDirection, slot);
-	if (found)
-		ExecMaterializeSlot(slot);
+	key_values(source, key, values);
+	found = source->partitioned ?
+		fetch_from_partition(source, rel, values, snapshot, slot) :
+		fetch_by_index(rel, source->key_index, source->nkeys, source->key_attnos, values,
+					   snapshot, slot);
 
 	/* the key's type may have changed since: then it is another order's row */
 	if (found && strcmp(image_key(source, slot), key) != 0)
@@ -167,7 +236,56 @@ facts_fetch_row(Source *source, Relation rel, const char *key, Snapshot snapshot
 		ExecClearTuple(slot);
 		found = false;
 	}
-	index_endscan(scan);
-	index_close(index, AccessShareLock);
 	return found;
+}
+
+/*
+ * The lock is that of an UPDATE which changes no key: whoever refers to the row
+ * by a foreign key goes on.
+ */
+RowLock
+facts_lock_row(Source *source, Relation rel, const char *key)
+{
+	Datum		values[INDEX_MAX_KEYS];
+	Relation	leaf = rel;
+	SourcePart *part = NULL;
+	Snapshot	snapshot;
+	TupleTableSlot *slot;
+	RowLock		result = ROW_GONE;
+
+	if (strncmp(key, LONG_KEY_PREFIX, strlen(LONG_KEY_PREFIX)) == 0)
+		return ROW_GONE;
+	key_values(source, key, values);
+	if (source->partitioned)
+		leaf = open_partition(source, rel, values, &part);
+	if (leaf == NULL)
+		return ROW_GONE;
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	slot = table_slot_create(leaf, NULL);
+	if (fetch_by_index(leaf, part ? part->key_index : source->key_index, source->nkeys,
+					   part ? part->key_attnos : source->key_attnos, values, snapshot, slot))
+	{
+		ItemPointerData tid = slot->tts_tid;
+		TM_FailureData failure;
+
+		switch (table_tuple_lock(leaf, &tid, snapshot, slot, GetCurrentCommandId(false),
+								 LockTupleNoKeyExclusive, LockWaitSkip,
+								 TUPLE_LOCK_FLAG_FIND_LAST_VERSION, &failure))
+		{
+			case TM_Ok:
+			case TM_SelfModified:
+				result = ROW_LOCKED;
+				break;
+			case TM_WouldBlock:
+				result = ROW_BUSY;
+				break;
+			default:
+				break;
+		}
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	UnregisterSnapshot(snapshot);
+	if (leaf != rel)
+		table_close(leaf, NoLock);
+	return result;
 }

@@ -19,6 +19,7 @@
 #include "utils/snapmgr.h"
 
 #include "api.h"
+#include "cluster.h"
 #include "collect.h"
 #include "cursor.h"
 #include "event.h"
@@ -116,20 +117,23 @@ refuse(const char *detail)
 
 /*
  * Raise unless what the cursor has seen is part of this server's history.  A
- * standby that was promoted with all that the cursor had seen goes on with it.
+ * standby that was promoted with all that the cursor had seen goes on with it, and
+ * so does a cluster that pg_upgrade made.
  */
 static void
 check_history(const HistoryPoint *given, const HistoryPoint *now)
 {
 	List	   *history;
 	ListCell   *lc;
+	bool		upgraded = given->system_identifier != now->system_identifier;
 
-	if (given->system_identifier != now->system_identifier)
+	if (upgraded && !cluster_is_former(given->system_identifier))
 		refuse("It is of a server with another system identifier.");
 	if (given->epoch != now->epoch)
 		refuse(psprintf("It is of epoch %d of the store, now is epoch %d.", given->epoch,
 						now->epoch));
-	if (given->tli == now->tli)
+	/* a cluster made by pg_upgrade begins behind the WAL of the old one */
+	if (given->tli == now->tli || upgraded)
 	{
 		if (given->lsn > GetFlushRecPtr(NULL))
 			refuse(psprintf("It has seen WAL up to %X/%X, this server has less.",

@@ -5,11 +5,19 @@
 #include "rebate.h"
 
 #include "access/xact.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
+#include "utils/rls.h"
+#include "utils/syscache.h"
 
 #include "expr.h"
 #include "guard.h"
+
+/* Longest message of a row that is kept, in bytes */
+#define MAX_MESSAGE_LENGTH	500
 
 static bool rolling_back = false;
 
@@ -36,6 +44,14 @@ may_set_aside(int sqlerrcode)
 	return sqlerrcode != ERRCODE_STATEMENT_TOO_COMPLEX &&
 		sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE &&
 		sqlerrcode != ERRCODE_RB_STORE_DAMAGED;
+}
+
+/* An error may quote the whole value that it is about. */
+static void
+clip(char *text)
+{
+	if (text)
+		text[pg_mbcliplen(text, strlen(text), MAX_MESSAGE_LENGTH)] = '\0';
 }
 
 /*
@@ -75,7 +91,23 @@ run_guarded(Store *store, void (*fn) (void *), void *arg)
 		CurrentResourceOwner = owner;
 		if (!may_set_aside(error->sqlerrcode))
 			ReThrowError(error);
+		clip(error->message);
+		clip(error->detail);
 	}
 	PG_END_TRY();
 	return error;
+}
+
+/*
+ * As the executor decides it for its own error details: all columns, and no
+ * policy that could hide the row.
+ */
+bool
+may_see_rows(Oid relid)
+{
+	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid)) ||
+		check_enable_rls(relid, InvalidOid, true) == RLS_ENABLED)
+		return false;
+	return pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) == ACLCHECK_OK ||
+		pg_attribute_aclcheck_all(relid, GetUserId(), ACL_SELECT, ACLMASK_ALL) == ACLCHECK_OK;
 }

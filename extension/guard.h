@@ -21,4 +21,10 @@ extern ErrorData *run_guarded(Store *store, void (*fn) (void *), void *arg);
  */
 extern bool guard_rolling_back(void);
 
+/*
+ * May the current user see the values of a table's rows?  Whoever writes orders
+ * need not be allowed to read them; then no error text shows him any.
+ */
+extern bool may_see_rows(Oid relid);
+
 #endif							/* REBATE_GUARD_H */

@@ -4,6 +4,7 @@
  */
 #include "rebate.h"
 
+#include "access/detoast.h"
 #include "common/hashfn.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -67,6 +68,24 @@ image_key(Source *source, TupleTableSlot *slot)
 	char	   *key = full_key(source, slot);
 
 	return strlen(key) > MAX_KEY_LENGTH ? stand_in(key) : key;
+}
+
+/* Canonical key of the order that a row returns, or NULL: if it is null in part, too */
+static char *
+read_original(Source *source, TupleTableSlot *slot)
+{
+	char	  **parts = palloc(sizeof(char *) * source->nkeys);
+
+	for (int i = 0; i < source->nkeys; i++)
+	{
+		bool		isnull;
+		Datum		value = expr_eval(&source->original[i], slot, &isnull);
+
+		if (isnull)
+			return NULL;
+		parts[i] = canon_text(&source->key_canon[i], value);
+	}
+	return source->nkeys == 1 ? parts[0] : canon_key(source->nkeys, parts);
 }
 
 /* Whether the order time of a row is before the attachment's "since". */
@@ -139,6 +158,11 @@ read_phase(Source *source, TupleTableSlot *slot, OrderImage *image)
 		fail(image, "the status is null", NULL);
 		return PHASE_VOID;
 	}
+	if (toast_raw_datum_size(value) > MAX_KEY_LENGTH + VARHDRSZ)
+	{
+		fail(image, "the status is too long", NULL);
+		return PHASE_VOID;
+	}
 	status = TextDatumGetCString(value);
 	for (int i = 0; i < n; i++)
 		if (strcmp(status, names[i].status) == 0)
@@ -164,6 +188,11 @@ read_currency(Store *store, Source *source, TupleTableSlot *slot, OrderImage *im
 		if (isnull)
 		{
 			fail(image, "the currency is null", NULL);
+			return NULL;
+		}
+		if (toast_raw_datum_size(value) > MAX_KEY_LENGTH + VARHDRSZ)
+		{
+			fail(image, "the currency is too long", NULL);
 			return NULL;
 		}
 		/* a char(n) column comes with its padding */
@@ -205,8 +234,9 @@ image_read(Store *store, Source *source, TupleTableSlot *slot, OrderImage *image
 	if (strncmp(image->key, LONG_KEY_PREFIX, strlen(LONG_KEY_PREFIX)) == 0)
 		fail(image, "the key is too long", NULL);
 	value = expr_eval(&source->member, slot, &isnull);
-	image->member = isnull ? NULL : canon_text(&source->member_canon, value);
-	if (image->member && strlen(image->member) > MAX_KEY_LENGTH)
+	if (!isnull && !canon_is_huge(&source->member_canon, value))
+		image->member = canon_text(&source->member_canon, value);
+	if (!isnull && (image->member == NULL || strlen(image->member) > MAX_KEY_LENGTH))
 	{
 		fail(image, "the member is too long", NULL);
 		image->member = NULL;
@@ -231,6 +261,16 @@ image_read(Store *store, Source *source, TupleTableSlot *slot, OrderImage *image
 		if (image->refunded_quantity && arith_sign(image->refunded_quantity) < 0 &&
 			!is_return(image))
 			fail(image, "the refunded quantity is negative", NULL);
+	}
+
+	if (source->original)
+	{
+		image->original = read_original(source, slot);
+		if (image->original && strlen(image->original) > MAX_KEY_LENGTH)
+		{
+			fail(image, "the key of the order that it returns is too long", NULL);
+			image->original = NULL;
+		}
 	}
 
 	image->phase = source->has_status ? read_phase(source, slot, image) : PHASE_CONFIRMED;
@@ -260,4 +300,19 @@ image_read(Store *store, Source *source, TupleTableSlot *slot, OrderImage *image
 			image->confirmed_at = DatumGetTimestampTz(value);
 		}
 	}
+}
+
+/*
+ * The part of image_read() that other orders need to know of this one: its key,
+ * what it returns, and its currency, NULL if that is no known one.
+ */
+void
+image_read_link(Store *store, Source *source, TupleTableSlot *slot, OrderImage *image)
+{
+	memset(image, 0, sizeof(*image));
+	image->slot = slot;
+	image->key = image_key(source, slot);
+	if (source->original)
+		image->original = read_original(source, slot);
+	image->currency = read_currency(store, source, slot, image);
 }

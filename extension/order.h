@@ -22,6 +22,7 @@ typedef struct OrderImage
 	Numeric		refunded;		/* NULL: not mapped, or none */
 	Numeric		quantity;		/* NULL: not mapped or null */
 	Numeric		refunded_quantity;
+	char	   *original;		/* canonical key of the order that it returns; or NULL */
 	TimestampTz order_time;		/* valid only if has_order_time */
 	bool		has_order_time;
 	bool		has_confirmed_at;
@@ -48,6 +49,12 @@ typedef struct OrderFacts
 	int			nrows;
 	HeapTuple  *rows;			/* copies, t_self set */
 	int			next_part;		/* of a row to come */
+	/* touched while deciding was deferred, and not decided since */
+	bool		deferred;
+	bool		deferred_old;	/* not seen, and older than the attachment */
+	bool		deferred_archived;	/* its row left, and its money stays */
+	bool		ambiguous;		/* its key changed together with others */
+	TimestampTz touched_at;
 } OrderFacts;
 
 /* What one rule should have paid */
@@ -67,6 +74,10 @@ typedef struct Decision
 {
 	bool		keep;			/* what is posted stays */
 	bool		failed;			/* ... because the row cannot be decided */
+	/* of a return that counts: what it takes from which order */
+	const char *original;		/* canonical key; NULL: nothing */
+	Numeric		returned;
+	Numeric		returned_quantity;	/* NULL: none */
 	int			flags;			/* ORDER_... */
 	char		phase;
 	int32		generation;
@@ -92,11 +103,44 @@ extern void image_read(Store *store, Source *source, TupleTableSlot *slot, Order
 extern bool image_is_old(Source *source, TupleTableSlot *slot);
 extern char *image_key(Source *source, TupleTableSlot *slot);
 
+/* Only what tells which order it is about, and in which currency */
+extern void image_read_link(Store *store, Source *source, TupleTableSlot *slot, OrderImage *image);
+
 /* facts.c: read the rows of an order under a snapshot */
 extern void facts_read(Store *store, Relation accrual, int32 source_id, const char *key,
 					   Snapshot snapshot, OrderFacts *facts);
+
+/*
+ * Lock the row with this key until the end of the transaction, so that nobody
+ * changes it meanwhile; without waiting.
+ */
+typedef enum RowLock
+{
+	ROW_LOCKED,
+	ROW_GONE,
+	ROW_BUSY					/* somebody is changing it */
+} RowLock;
+
+extern RowLock facts_lock_row(Source *source, Relation rel, const char *key);
 extern bool facts_fetch_row(Source *source, Relation rel, const char *key, Snapshot snapshot,
 							TupleTableSlot *slot);
+
+/* What other rows say of an order, and what is known of the order that it returns */
+typedef enum OriginalState
+{
+	ORIGINAL_UNKNOWN,			/* nobody has looked */
+	ORIGINAL_MISSING,			/* it is not there, and the return waits */
+	ORIGINAL_THERE,
+	ORIGINAL_IS_RETURN,
+	ORIGINAL_OTHER_CURRENCY
+} OriginalState;
+
+typedef struct OrderLinks
+{
+	Numeric		returned;		/* by other rows; NULL: nothing */
+	Numeric		returned_quantity;
+	OriginalState original;
+} OrderLinks;
 
 /* decide.c: image NULL: the row is gone */
 typedef struct DecideContext
@@ -109,6 +153,7 @@ typedef struct DecideContext
 	bool		known_new;		/* its first evaluation said that it is not */
 	bool		archived;		/* the row left with on_delete = keep */
 	bool		any_backdate;	/* attach itself reads old rows */
+	OrderLinks	links;
 } DecideContext;
 
 extern Decision *decide(DecideContext *context, OrderImage *image, OrderFacts *facts);

@@ -190,21 +190,86 @@ post_update_flags(Posting *p, PostOrder *order)
 	}
 }
 
+/* Fewer new rows than these are inserted one by one */
+#define MANY 32
+
+static int
+compare_by_order(const void *a, const void *b)
+{
+	const AccrualWrite *x = *(AccrualWrite *const *) a;
+	const AccrualWrite *y = *(AccrualWrite *const *) b;
+	int			cmp;
+
+	if (x->order->source_id != y->order->source_id)
+		return x->order->source_id < y->order->source_id ? -1 : 1;
+	cmp = strcmp(x->order->key, y->order->key);
+	return cmp != 0 ? cmp : x->part - y->part;
+}
+
+static int
+compare_by_seq(const void *a, const void *b)
+{
+	const AccrualWrite *x = *(AccrualWrite *const *) a;
+	const AccrualWrite *y = *(AccrualWrite *const *) b;
+
+	if (x->account_id != y->account_id)
+		return x->account_id < y->account_id ? -1 : 1;
+	return (x->seq > y->seq) - (x->seq < y->seq);
+}
+
+/* The rows of writes, in this order */
+static HeapTuple *
+sorted_rows(AccrualWrite **writes, int n, int (*compare) (const void *, const void *))
+{
+	HeapTuple  *rows = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(HeapTuple) * n);
+
+	qsort(writes, n, sizeof(AccrualWrite *), compare);
+	for (int i = 0; i < n; i++)
+		rows[i] = writes[i]->newtuple;
+	return rows;
+}
+
+static void
+insert_accruals(Posting *p, int n)
+{
+	AccrualWrite **new = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(AccrualWrite *) * n);
+	HeapTuple  *by_order;
+	HeapTuple  *by_seq;
+
+	for (int i = 0, j = 0; i < p->nwrites; i++)
+	{
+		if (p->writes[i].oldtuple == NULL)
+			new[j++] = &p->writes[i];
+	}
+	by_seq = sorted_rows(new, n, compare_by_seq);
+	by_order = sorted_rows(new, n, compare_by_order);
+	table_insert_many(&p->accrual_table, by_order, n, p->store->indexes[SI_ACCRUAL_SEQ], by_seq);
+}
+
 void
 post_write_accruals(Posting *p)
 {
+	int			nnew = 0;
+
+	for (int i = 0; i < p->nwrites; i++)
+		nnew += p->writes[i].oldtuple == NULL;
 	for (int i = 0; i < p->nwrites; i++)
 	{
 		AccrualWrite *w = &p->writes[i];
 
 		if (w->oldtuple == NULL)
-			table_insert(&p->accrual_table, w->newtuple);
+		{
+			if (nnew < MANY)
+				table_insert(&p->accrual_table, w->newtuple);
+		}
 		else if (table_replace(&p->accrual_table, &w->oldtuple->t_self, w->newtuple) != TM_Ok)
 			ereport(ERROR,
 					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 					 errmsg("could not serialize access due to concurrent update of a rebate"),
 					 errhint("Try the transaction again.")));
 	}
+	if (nnew >= MANY)
+		insert_accruals(p, nnew);
 }
 
 bool

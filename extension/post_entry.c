@@ -104,8 +104,13 @@ post_form_entries(Posting *p, PostAccount *account)
 		if (m->opens < 0)
 			add_entry(p, m, &e, state);
 		else
-			p->writes[m->opens].newtuple = post_form_accrual(p, &p->writes[m->opens], &e,
-															 state->last_check, state->balance);
+		{
+			AccrualWrite *write = &p->writes[m->opens];
+
+			write->account_id = e.account_id;
+			write->seq = e.seq;
+			write->newtuple = post_form_accrual(p, write, &e, state->last_check, state->balance);
+		}
 	}
 	state->last_posted = now;
 	return newtuple;

@@ -49,6 +49,8 @@ typedef struct AccrualWrite
 	Wish	   *wish;			/* NULL: the bare decision */
 	int64		accrual_id;
 	int			part;
+	int64		account_id;		/* and the entry that opens it; 0: none */
+	int64		seq;
 } AccrualWrite;
 
 typedef struct Posting

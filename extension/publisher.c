@@ -65,6 +65,9 @@ static double cost_us = 0;
 static double entries_per_ms = 0;
 static TimestampTz last_round = 0;
 
+/* What was committed at the last step of follow_silently() */
+static SeenSnapshot passed;
+
 static void
 take_hints(void)
 {
@@ -112,9 +115,13 @@ flush_visible(bool looked)
 		async_flushed = begun;
 }
 
-/* Hints of a server that notifies nobody */
+/*
+ * In another mode nobody is told.  The place to look from goes along, some way
+ * behind: sessions that return to the worker before it does leave hints that are
+ * dropped here.
+ */
 static void
-drop_hints(void)
+follow_silently(void)
 {
 	while (ring_used(db) > 0)
 	{
@@ -122,8 +129,20 @@ drop_hints(void)
 		round_end();
 	}
 	oldest = 0;
-	db->seen.valid = false;
 	pg_atomic_write_u32(&db->look, 0);
+	if (db->seen.valid &&
+		!TimestampDifferenceExceeds(last_look, GetCurrentTimestamp(), LOOK_INTERVAL_MS))
+		return;
+
+	last_look = GetCurrentTimestamp();
+	look_again();
+	if (passed.valid)
+		db->seen = passed;
+	StartTransactionCommand();
+	(void) seen_snapshot(GetLatestSnapshot(), &passed);
+	CommitTransactionCommand();
+	if (!db->seen.valid)
+		db->seen = passed;
 }
 
 /* The store; without one the worker ends. */
@@ -199,9 +218,10 @@ publish(void)
 
 	if (rebate_delivery != DELIVERY_WORKER)
 	{
-		drop_hints();
+		follow_silently();
 		return false;
 	}
+	passed.valid = false;
 	if (!looking && ring_used(db) == 0)
 		return false;
 

@@ -45,7 +45,7 @@ read_source(FunctionCallInfo fcinfo, Store **store, const char *function)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("the source must not be null")));
 	relid = PG_GETARG_OID(0);
-	source = source_get(*store, relid);
+	source = source_above(*store, relid);
 	if (source == NULL)
 	{
 		char	   *name = get_rel_name(relid);

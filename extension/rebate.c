@@ -8,15 +8,18 @@
 #include "miscadmin.h"
 #include "utils/guc.h"
 
+#include "allow.h"
 #include "channel.h"
 #include "collect.h"
 #include "delivery.h"
 #include "expr.h"
 #include "feed.h"
+#include "follow.h"
 #include "guard.h"
 #include "rules.h"
 #include "source.h"
 #include "store.h"
+#include "trigger.h"
 #include "utility.h"
 
 PG_MODULE_MAGIC;
@@ -41,6 +44,7 @@ static const struct config_enum_entry delivery_options[] = {
 
 static const struct config_enum_entry mode_options[] = {
 	{"on", MODE_ON, false},
+	{"defer", MODE_DEFER, false},
 	{"off", MODE_OFF, false},
 	{NULL, 0, false}
 };
@@ -62,6 +66,8 @@ xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_PREPARE:
 			delivery_at_xact_end();
 			collect_at_xact_end();
+			trigger_at_xact_end();
+			follow_at_xact_end();
 			rules_at_commit();
 			expr_at_xact_end();
 			source_at_xact_end();
@@ -70,6 +76,8 @@ xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_ABORT:
 			delivery_at_xact_end();
 			collect_at_xact_end();
+			trigger_at_xact_end();
+			follow_at_xact_end();
 			rules_at_abort();
 			store_at_abort();
 			expr_at_xact_end();
@@ -92,6 +100,8 @@ subxact_callback(SubXactEvent event, SubTransactionId my, SubTransactionId paren
 			break;
 		case SUBXACT_EVENT_ABORT_SUB:
 			collect_at_subabort(my);
+			trigger_at_xact_end();
+			follow_at_xact_end();
 			delivery_at_subabort(my);
 			if (!guard_rolling_back())
 			{
@@ -104,9 +114,28 @@ subxact_callback(SubXactEvent event, SubTransactionId my, SubTransactionId paren
 	}
 }
 
+/*
+ * Raise if this process has the library already, under another file name: two
+ * would post everything twice, and share memory of perhaps two layouts.
+ */
+static void
+check_single(void)
+{
+	void	  **library = find_rendezvous_variable("rebate library");
+
+	if (*library)
+		ereport(ERROR,
+				(errcode(ERRCODE_RB_OTHER_VERSION),
+				 errmsg("version %s of rebate is loaded already, this file has version %s",
+						(char *) *library, REBATE_VERSION),
+				 errhint("Connect again; if rebate is preloaded, restart the server.")));
+	*library = REBATE_VERSION;
+}
+
 void
 _PG_init(void)
 {
+	check_single();
 	DefineCustomEnumVariable("rebate.posting",
 							 "When the orders of a transaction are posted.",
 							 "commit: once, before the transaction commits. statement: at the end of each outermost statement. The ledger is the same.",
@@ -114,7 +143,7 @@ _PG_init(void)
 							 PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomEnumVariable("rebate.mode",
 							 "Whether orders are turned into rebates.",
-							 "off: the triggers do nothing, and the audit reports the orders that came meanwhile.",
+							 "defer: the triggers record the keys of orders only, and rebate.reconcile() catches up. off: they do nothing, and the audit reports the orders that came meanwhile.",
 							 &rebate_mode, MODE_ON, mode_options,
 							 PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomEnumVariable("rebate.delivery",
@@ -142,7 +171,9 @@ _PG_init(void)
 
 	store_init();
 	source_init();
+	follow_init();
 	channel_init();
+	allow_init();
 	RegisterXactCallback(xact_callback, NULL);
 	RegisterSubXactCallback(subxact_callback, NULL);
 }

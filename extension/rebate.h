@@ -31,6 +31,7 @@
 #define ERRCODE_RB_AMBIGUOUS_REKEY		MAKE_SQLSTATE('R', 'B', '0', '1', '2')
 #define ERRCODE_RB_CURSOR_REFUSED		MAKE_SQLSTATE('R', 'B', '0', '1', '3')
 #define ERRCODE_RB_NOT_ON_STANDBY		MAKE_SQLSTATE('R', 'B', '0', '1', '4')
+#define ERRCODE_RB_OTHER_VERSION		MAKE_SQLSTATE('R', 'B', '0', '1', '5')
 
 /* Where an order stands for us */
 typedef enum Phase
@@ -73,6 +74,7 @@ typedef enum Bucket
 #define ORDER_OVER_REFUNDED		0x0040	/* refunded more than its amount */
 #define ORDER_UNPHASED_RETURN	0x0080	/* negative row that is not pending yet */
 #define ORDER_TOO_OLD			0x0100	/* its time was moved before "since" */
+#define ORDER_RETURN			0x0200	/* a return of another order */
 
 /* Settings */
 typedef enum PostingMoment
@@ -84,6 +86,7 @@ typedef enum PostingMoment
 typedef enum RebateMode
 {
 	MODE_ON,
+	MODE_DEFER,
 	MODE_OFF
 } RebateMode;
 

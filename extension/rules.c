@@ -27,6 +27,7 @@
 
 /* Above this many remembered keys start again: a bound, not a tuning */
 #define MAX_CACHED_KEYS 200000
+#define MAX_CACHED_KEY_LENGTH 256
 
 typedef struct ScopeKey
 {
@@ -427,6 +428,16 @@ rules_lookup(Store *store, int32 scope_id, const char *key, int keylen)
 	systable_endscan(scan);
 	UnregisterSnapshot(snapshot);
 	table_close(rel, AccessShareLock);
+
+	/* what no rule names comes from rows, and there could be any number of it */
+	if (found.n == 0 &&
+		(keylen > MAX_CACHED_KEY_LENGTH || scope_hash->members >= MAX_CACHED_KEYS))
+	{
+		static RuleCandidates none = {0, NULL};
+
+		pfree(keycopy);
+		return &none;
+	}
 
 	probe.key = keycopy;
 	entry = scopehash_insert(scope_hash, probe, &existed);

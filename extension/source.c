@@ -9,6 +9,8 @@
 
 #include "access/relation.h"
 #include "access/table.h"
+#include "catalog/partition.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "utils/builtins.h"
@@ -28,6 +30,7 @@ typedef struct SourceEntry
 {
 	Oid			relid;			/* hash key */
 	Source	   *source;
+	Oid			root;			/* of a partition: the attached table above it */
 } SourceEntry;
 
 static HTAB *sources = NULL;
@@ -47,8 +50,19 @@ relcache_callback(Datum arg, Oid relid)
 	if (OidIsValid(relid))
 	{
 		entry = hash_search(sources, &relid, HASH_FIND, NULL);
-		if (entry && entry->source)
+		if (entry == NULL)
+			return;
+		if (entry->source)
 			entry->source->valid = false;
+		if (OidIsValid(entry->root))
+		{
+			/* a source is compiled again with each of its partitions */
+			relid = entry->root;
+			entry->root = InvalidOid;
+			entry = hash_search(sources, &relid, HASH_FIND, NULL);
+			if (entry && entry->source)
+				entry->source->valid = false;
+		}
 	}
 	else
 	{
@@ -56,8 +70,11 @@ relcache_callback(Datum arg, Oid relid)
 
 		hash_seq_init(&status, sources);
 		while ((entry = hash_seq_search(&status)) != NULL)
+		{
+			entry->root = InvalidOid;
 			if (entry->source)
 				entry->source->valid = false;
+		}
 	}
 }
 
@@ -113,14 +130,53 @@ canon_or_error(CanonType *canon, Oid type, Oid collation, const char *what)
 				 errhint("Call rebate.attach() with replace => true.")));
 }
 
+bool
+index_is_key(Relation index, const AttrNumber *attnos, int n)
+{
+	Form_pg_index form = index->rd_index;
+
+	if (!form->indisunique || !form->indisvalid || !form->indimmediate ||
+		form->indnkeyatts != n || RelationGetIndexPredicate(index) != NIL ||
+		RelationGetIndexExpressions(index) != NIL)
+		return false;
+	for (int i = 0; i < n; i++)
+	{
+		bool		found = false;
+
+		for (int j = 0; j < n; j++)
+			found = found || form->indkey.values[j] == attnos[i];
+		if (!found)
+			return false;
+	}
+	return true;
+}
+
+/* The unique index over exactly these columns, or InvalidOid */
+static Oid
+find_key_index(Relation rel, const AttrNumber *attnos, int n)
+{
+	List	   *indexes = RelationGetIndexList(rel);
+	Oid			result = InvalidOid;
+	ListCell   *lc;
+
+	foreach(lc, indexes)
+	{
+		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
+
+		if (!OidIsValid(result) && index_is_key(index, attnos, n))
+			result = RelationGetRelid(index);
+		index_close(index, AccessShareLock);
+	}
+	list_free(indexes);
+	return result;
+}
+
 /* Key columns by name, and the unique index over exactly them. */
 static void
 load_key(Source *source, Relation rel, Datum names)
 {
 	Datum	   *elems;
 	int			n;
-	List	   *indexes;
-	ListCell   *lc;
 
 	deconstruct_array(DatumGetArrayTypeP(names), TEXTOID, -1, false, TYPALIGN_INT,
 					  &elems, NULL, &n);
@@ -145,21 +201,7 @@ load_key(Source *source, Relation rel, Datum names)
 		source->key_columns = bms_add_member(source->key_columns, attno);
 	}
 
-	indexes = RelationGetIndexList(rel);
-	foreach(lc, indexes)
-	{
-		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
-		Form_pg_index form = index->rd_index;
-		bool		fits = form->indisunique && form->indisvalid && form->indimmediate &&
-			form->indnkeyatts == n && RelationGetIndexPredicate(index) == NIL &&
-			RelationGetIndexExpressions(index) == NIL;
-
-		for (int i = 0; fits && i < n; i++)
-			fits = bms_is_member(form->indkey.values[i], source->key_columns);
-		if (fits && !OidIsValid(source->key_index))
-			source->key_index = RelationGetRelid(index);
-		index_close(index, AccessShareLock);
-	}
+	source->key_index = find_key_index(rel, source->key_attnos, n);
 	if (!OidIsValid(source->key_index))
 		ereport(ERROR,
 				(errcode(ERRCODE_RB_INVALID_MAPPING),
@@ -251,6 +293,32 @@ load_attributes(Source *source, Relation rel, Jsonb *jb)
 	qsort(source->attributes, n, sizeof(SourceAttribute), attribute_cmp);
 }
 
+/* The key of another order, an expression for each key column; NULL if not mapped */
+static OrderExpr *
+load_other_key(Source *source, Relation rel, HeapTuple row, TupleDesc desc, const char *name)
+{
+	bool		isnull;
+	Datum		d = SPI_getbinval(row, desc, SPI_fnumber(desc, name), &isnull);
+	Datum	   *elems;
+	int			n;
+	OrderExpr  *exprs;
+
+	if (isnull)
+		return NULL;
+	deconstruct_array(DatumGetArrayTypeP(d), TEXTOID, -1, false, TYPALIGN_INT, &elems, NULL, &n);
+	if (n != source->nkeys)
+		elog(ERROR, "malformed mapping %s of source %d", name, source->source_id);
+	exprs = palloc0(sizeof(OrderExpr) * n);
+	for (int i = 0; i < n; i++)
+	{
+		expr_load(rel, name, TextDatumGetCString(elems[i]), source->key_canon[i].typid, &exprs[i]);
+		source->mapped = bms_add_members(source->mapped, exprs[i].attnos);
+		if (exprs[i].tree)
+			source->has_expressions = true;
+	}
+	return exprs;
+}
+
 static LeaveAction
 leave_action(const char *name)
 {
@@ -293,6 +361,8 @@ load_options(Source *source, HeapTuple row, TupleDesc desc)
 		source->max_future = *DatumGetIntervalP(d);
 	source->on_delete = leave_action(text_column(row, desc, "on_delete"));
 	source->on_truncate = leave_action(text_column(row, desc, "on_truncate"));
+	(void) COLUMN("original");
+	source->linked = !isnull;
 	source->abort_on_error = strcmp(text_column(row, desc, "on_error"), "abort") == 0;
 }
 
@@ -347,6 +417,7 @@ load_mappings(void *arg)
 										&source->refunded);
 	source->has_refunded_quantity = load_mapping(source, rel, row, desc, "refunded_quantity",
 												 NUMERICOID, &source->refunded_quantity);
+	source->original = load_other_key(source, rel, row, desc, "original");
 	d = COLUMN("attributes");
 	load_attributes(source, rel, isnull ? NULL : DatumGetJsonbPCopy(d));
 	MemoryContextSwitchTo(old);
@@ -365,6 +436,8 @@ load_source(Store *store, Source *source, Relation rel, HeapTuple row, TupleDesc
 	ErrorData  *error;
 
 	load_options(source, row, desc);
+	source->desc = CreateTupleDescCopyConstr(RelationGetDescr(rel));
+	source->partitioned = rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE;
 	MemoryContextSwitchTo(old);
 	error = run_guarded(store, load_keys, &load);
 	if (error)
@@ -442,12 +515,27 @@ build_source(Store *store, Oid relid)
 	return source;
 }
 
+/* The entry of a relation, made if there is none */
+static SourceEntry *
+make_entry(Oid relid)
+{
+	SourceEntry *entry;
+	bool		found;
+
+	entry = hash_search(sources, &relid, HASH_ENTER, &found);
+	if (!found)
+	{
+		entry->source = NULL;
+		entry->root = InvalidOid;
+	}
+	return entry;
+}
+
 Source *
 source_get(Store *store, Oid relid)
 {
 	SourceEntry *entry;
 	Source	   *source;
-	bool		found;
 
 	if (sources == NULL)
 	{
@@ -465,8 +553,8 @@ source_get(Store *store, Oid relid)
 
 	source = build_source(store, relid);
 
-	entry = hash_search(sources, &relid, HASH_ENTER, &found);
-	if (found && entry->source)
+	entry = make_entry(relid);
+	if (entry->source)
 	{
 		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 
@@ -475,6 +563,101 @@ source_get(Store *store, Oid relid)
 	}
 	entry->source = source;
 	return source->attached ? source : NULL;
+}
+
+Source *
+source_above(Store *store, Oid relid)
+{
+	Source	   *source = source_get(store, relid);
+	ListCell   *lc;
+
+	if (source || !get_rel_relispartition(relid))
+		return source;
+	foreach(lc, get_partition_ancestors(relid))
+	{
+		source = source_get(store, lfirst_oid(lc));
+		if (source)
+			break;
+	}
+	return source;
+}
+
+/* What of a relation belongs to which column of its source; raises if it does not fit. */
+static void
+fill_part(SourcePart *part, Source *source, Relation rel)
+{
+	part->relid = RelationGetRelid(rel);
+	part->source = source;
+	part->to_source = part->relid == source->relid ? NULL :
+		attrmap_by_name_compat(RelationGetDescr(rel), source->desc);
+	part->key_attnos = NULL;
+	part->key_index = InvalidOid;
+	if (source->key_broken)
+		return;
+	part->key_attnos = palloc(sizeof(AttrNumber) * source->nkeys);
+	for (int i = 0; i < source->nkeys; i++)
+		part->key_attnos[i] = part_attno(part, source->key_attnos[i]);
+	if (rel->rd_rel->relkind == RELKIND_RELATION)
+		part->key_index = find_key_index(rel, part->key_attnos, source->nkeys);
+}
+
+SourcePart *
+source_part_new(Source *source, Relation rel)
+{
+	SourcePart *part = palloc(sizeof(SourcePart));
+
+	fill_part(part, source, rel);
+	return part;
+}
+
+SourcePart *
+source_part_of(Source *source, Relation rel)
+{
+	Oid			relid = RelationGetRelid(rel);
+	SourcePart	filled;
+	SourcePart *part;
+	MemoryContext old;
+
+	/* of a source that is about to be replaced nothing is remembered */
+	if (!source->valid)
+		return source_part_new(source, rel);
+	part = source->parts ? hash_search(source->parts, &relid, HASH_FIND, NULL) : NULL;
+	if (part)
+		return part;
+
+	old = MemoryContextSwitchTo(source->context);
+	if (source->parts == NULL)
+	{
+		HASHCTL		ctl;
+
+		ctl.keysize = sizeof(Oid);
+		ctl.entrysize = sizeof(SourcePart);
+		ctl.hcxt = source->context;
+		source->parts = hash_create("rebate partitions", 16, &ctl,
+									HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	}
+	/* an invalidation that arrives while we look must find the way */
+	if (relid != source->relid)
+		make_entry(relid)->root = source->relid;
+	fill_part(&filled, source, rel);
+	part = hash_search(source->parts, &relid, HASH_ENTER, NULL);
+	*part = filled;
+	MemoryContextSwitchTo(old);
+	return part;
+}
+
+SourcePart *
+source_part(Store *store, Relation rel)
+{
+	Oid			relid = RelationGetRelid(rel);
+	SourceEntry *entry = sources ? hash_search(sources, &relid, HASH_FIND, NULL) : NULL;
+	Source	   *source = NULL;
+
+	if (entry && OidIsValid(entry->root))
+		source = source_get(store, entry->root);
+	if (source == NULL)
+		source = source_above(store, relid);
+	return source ? source_part_of(source, rel) : NULL;
 }
 
 SourceAttribute *

@@ -6,6 +6,7 @@
 #define REBATE_SOURCE_H
 
 #include "rebate.h"
+#include "access/attmap.h"
 #include "canon.h"
 #include "expr.h"
 #include "store.h"
@@ -45,6 +46,9 @@ typedef struct Source
 	char	   *name;			/* qualified, for messages */
 	char	   *broken;			/* the table no longer fits: what does not */
 	bool		key_broken;		/* ... not even its keys can be told */
+	TupleDesc	desc;			/* of its rows */
+	bool		partitioned;
+	struct HTAB *parts;			/* partitions met, SourcePart by relid */
 
 	int			nkeys;
 	AttrNumber *key_attnos;
@@ -71,6 +75,8 @@ typedef struct Source
 	OrderExpr		confirmed_at;
 	OrderExpr		refunded;
 	OrderExpr		refunded_quantity;
+	OrderExpr  *original;		/* key of the order that a row returns; NULL: not mapped */
+	bool		linked;			/* its rows can be about other orders */
 	int			nphases;		/* 0: the names of the phases themselves */
 	PhaseName  *phases;
 	int			nattributes;
@@ -89,14 +95,49 @@ typedef struct Source
 } Source;
 
 /*
+ * A relation that holds or routes orders of a source: the attached table, or a
+ * partition below it with columns in an order of its own.  Lives with its source.
+ */
+typedef struct SourcePart
+{
+	Oid			relid;			/* hash key */
+	Source	   *source;
+	AttrMap    *to_source;		/* makes rows those of the source; NULL: they are */
+	AttrNumber *key_attnos;		/* as in source; NULL if the key is broken */
+	Oid			key_index;		/* none for a partitioned table */
+} SourcePart;
+
+/* The column of a part that is the source's column "attno" */
+static inline AttrNumber
+part_attno(const SourcePart *part, AttrNumber attno)
+{
+	return part->to_source ? part->to_source->attnums[attno - 1] : attno;
+}
+
+/*
  * The source of a relation, or NULL if it is not attached.  The pointer stays
  * good until the end of the transaction: invalidation only marks, and what is
  * replaced is freed then.
  */
 extern Source *source_get(Store *store, Oid relid);
 
+/* The source that a relation is attached as, or is a partition of, or NULL */
+extern Source *source_above(Store *store, Oid relid);
+
+/* A relation as a part of the source that it is or is below, or NULL */
+extern SourcePart *source_part(Store *store, Relation rel);
+
+/* The same for a relation that is known to belong to the source */
+extern SourcePart *source_part_of(Source *source, Relation rel);
+
 /* Attribute by name, or NULL */
 extern SourceAttribute *source_attribute(Source *source, const char *name);
+
+/* The same without remembering it: for one that was detached from the source */
+extern SourcePart *source_part_new(Source *source, Relation rel);
+
+/* Whether an index promises that no two rows have the same key */
+extern bool index_is_key(Relation index, const AttrNumber *attnos, int n);
 
 extern void source_init(void);
 /* Free what this transaction replaced */

@@ -20,6 +20,7 @@
 #include "commands/sequence.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -32,13 +33,14 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
+#include "cluster.h"
 #include "store.h"
 
 #define IDS_PER_CALL	64		/* increment of rebate_data.id */
 
 static const char *const table_names[NUM_STORE_TABLES] = {
 	"account", "accrual", "entry", "rule_scope", "rule_version", "generation",
-	"source", "scope", "currency", "channel"
+	"source", "scope", "currency", "channel", "deferred", "link"
 };
 
 static const struct
@@ -58,6 +60,9 @@ static const struct
 	{"generation_pkey", ST_GENERATION},
 	{"source_relation_key", ST_SOURCE},
 	{"currency_pkey", ST_CURRENCY},
+	{"deferred_pkey", ST_DEFERRED},
+	{"link_pkey", ST_LINK},
+	{"link_target", ST_LINK},
 };
 
 /* Column types of the tables that are read and written as C structures */
@@ -79,6 +84,7 @@ static const Oid entry_types[] = {
 
 static Store store;
 static bool store_valid = false;
+static bool found_empty = false;	/* by the last look for the store */
 static uint64 config_counter = 1;
 static bool writing = false;
 
@@ -157,6 +163,103 @@ store_epoch_of_rules(void)
 }
 
 /*
+ * The columns that tables begin with, as far as they are read here: a letter a
+ * type, "!" for NOT NULL.  Somebody else's table, or one that was altered, must
+ * not be read as if it were ours.
+ */
+static const struct
+{
+	const char *table;
+	const char *columns;
+}			shapes[] =
+{
+	{"account", "l!l!l!l!l!l!l!l!z!c!t!t!z!u!"},
+	{"accrual", "l!l!i!i!i!i!z!z!l!c!c!h!h!t!"},
+	{"channel", "t!"},
+	{"currency", "t!h!n!b!"},
+	{"entry", "l!llii!tc!l!z!l!l!i!i!i!d!dl!z!"},
+	{"epoch", "i!l!o!o!"},
+	{"generation", "b!i!z!b!"},
+	{"link", "i!t!c!t!t!n!n"},
+	{"programme", "i!t!t!"},
+	{"rule_scope", "i!t!i!i!"},
+	{"rule_version", "i!i!i!z!zii!jtt!n!ttnnt!t!t!t!v!i!i!t!i!i!"},
+	{"scope", "i!T!"},
+	{"source", "i!r!t!i!T!t!t!tttttjtttjz!vvt!t!t!"},
+	{"store", "b!i!i!"},
+};
+
+static Oid
+type_of_letter(char letter)
+{
+	switch (letter)
+	{
+		case 'b':
+			return BOOLOID;
+		case 'c':
+			return CHAROID;
+		case 'd':
+			return DATEOID;
+		case 'h':
+			return INT2OID;
+		case 'i':
+			return INT4OID;
+		case 'j':
+			return JSONBOID;
+		case 'l':
+			return INT8OID;
+		case 'n':
+			return NUMERICOID;
+		case 'o':
+			return OIDOID;
+		case 'r':
+			return REGCLASSOID;
+		case 't':
+			return TEXTOID;
+		case 'T':
+			return TEXTARRAYOID;
+		case 'u':
+			return UUIDOID;
+		case 'v':
+			return INTERVALOID;
+		case 'z':
+			return TIMESTAMPTZOID;
+	}
+	return InvalidOid;
+}
+
+/* Do the columns of a table begin as they should?  True for one not in the list. */
+static bool
+has_shape(Relation rel)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	const char *at = NULL;
+	int			i = 0;
+
+	for (int j = 0; j < (int) lengthof(shapes); j++)
+		if (strcmp(RelationGetRelationName(rel), shapes[j].table) == 0)
+			at = shapes[j].columns;
+	while (at && *at)
+	{
+		Form_pg_attribute att;
+
+		if (i == desc->natts)
+			return false;
+		att = TupleDescAttr(desc, i++);
+		if (att->attisdropped || att->atttypid != type_of_letter(*at))
+			return false;
+		at++;
+		if (*at == '!')
+		{
+			if (!att->attnotnull)
+				return false;
+			at++;
+		}
+	}
+	return true;
+}
+
+/*
  * Raise unless "rel" is an ordinary table of "owner" with exactly these columns
  * (types NULL: any).
  */
@@ -165,7 +268,7 @@ check_table(Relation rel, Oid owner, const Oid *types, int ntypes)
 {
 	TupleDesc	desc = RelationGetDescr(rel);
 	bool		ok = rel->rd_rel->relkind == RELKIND_RELATION &&
-		rel->rd_rel->relowner == owner;
+		rel->rd_rel->relowner == owner && has_shape(rel);
 
 	if (ok && types)
 	{
@@ -180,6 +283,12 @@ check_table(Relation rel, Oid owner, const Oid *types, int ntypes)
 						STORE_SCHEMA, RelationGetRelationName(rel)),
 				 errdetail("Its owner, kind or columns differ."),
 				 errhint("Undo the change, or restore the store from a backup.")));
+}
+
+void
+store_check_table(Store *s, Relation rel)
+{
+	check_table(rel, s->owner, NULL, 0);
 }
 
 /* Find and check tables and indexes; fills "s". */
@@ -204,6 +313,8 @@ find_relations(Store *s, Oid nspid)
 					i == ST_ACCOUNT ? lengthof(account_types) :
 					i == ST_ACCRUAL ? lengthof(accrual_types) :
 					lengthof(entry_types));
+		if (i == ST_DEFERRED)
+			s->maybe_deferred = RelationGetNumberOfBlocks(rel) > 0;
 		table_close(rel, AccessShareLock);
 		s->tables[i] = relid;
 	}
@@ -248,6 +359,7 @@ each_row(Oid nspid, const char *name, void (*fn) (Store *, HeapTuple, TupleDesc)
 				 errmsg("table \"%s.%s\" is missing", STORE_SCHEMA, name),
 				 errhint("Restore the store from a backup.")));
 	rel = table_open(relid, AccessShareLock);
+	check_table(rel, s->owner, NULL, 0);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
@@ -263,6 +375,7 @@ read_version(Store *s, HeapTuple tuple, TupleDesc desc)
 	bool		isnull;
 
 	s->version = DatumGetInt32(heap_getattr(tuple, 2, desc, &isnull));
+	s->compatible_with = DatumGetInt32(heap_getattr(tuple, 3, desc, &isnull));
 }
 
 static void
@@ -284,34 +397,45 @@ read_epoch(Store *s, HeapTuple tuple, TupleDesc desc)
 
 	if (epoch > s->epoch)
 	{
+		uint64		cluster = (uint64) DatumGetInt64(heap_getattr(tuple, 2, desc, &isnull));
+
 		s->epoch = epoch;
-		s->epoch_current = DatumGetInt64(heap_getattr(tuple, 2, desc, &isnull)) ==
-			(int64) GetSystemIdentifier();
+		s->epoch_current =
+			(cluster == GetSystemIdentifier() || cluster_is_former(cluster)) &&
+			DatumGetObjectId(heap_getattr(tuple, 3, desc, &isnull)) == MyDatabaseId &&
+			DatumGetObjectId(heap_getattr(tuple, 4, desc, &isnull)) == s->tables[ST_ACCOUNT];
 	}
 }
 
-/* Read version, zone and epoch; fills "s". */
-static void
+/*
+ * Read version, zone and epoch; fills "s".  Returns false if there is none of
+ * them: the tables were made by a dump without data.
+ */
+static bool
 read_settings(Store *s, Oid nspid)
 {
 	each_row(nspid, "store", read_version, s);
 	each_row(nspid, "programme", read_programme, s);
 	each_row(nspid, "epoch", read_epoch, s);
+	if (s->version == 0 && s->zone == NULL && s->epoch == 0)
+		return false;
 	if (s->version == 0 || s->zone == NULL || s->epoch == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_RB_STORE_DAMAGED),
 				 errmsg("the store has no version, programme or epoch"),
 				 errhint("Restore the store from a backup.")));
-	if (s->version > STORE_VERSION)
+	if (s->compatible_with > STORE_VERSION)
 		ereport(ERROR,
-				(errcode(ERRCODE_RB_STORE_DAMAGED),
-				 errmsg("the store has version %d, this library knows %d", s->version, STORE_VERSION),
-				 errhint("Install the newer rebate package.")));
+				(errcode(ERRCODE_RB_OTHER_VERSION),
+				 errmsg("the store has version %d, the library of this session knows %d",
+						s->version, STORE_VERSION),
+				 errhint("Connect again; if rebate is preloaded, restart the server.")));
+	return true;
 }
 
 /*
- * The store, looked up again when a relation of it may have changed.  NULL only
- * with missing_ok.
+ * The store, looked up again when a relation of it may have changed.  NULL, if
+ * there is none or it is empty, only with missing_ok.
  */
 Store *
 store_get(bool missing_ok)
@@ -320,9 +444,11 @@ store_get(bool missing_ok)
 	HeapTuple	tuple;
 	Store		found;
 	uint64		counter;
+	bool		has_rows;
 
 	if (store_valid)
 		return &store;
+	found_empty = false;
 
 	nspid = get_namespace_oid(STORE_SCHEMA, true);
 	if (!OidIsValid(nspid))
@@ -347,25 +473,65 @@ store_get(bool missing_ok)
 	{
 		counter = config_counter;
 		find_relations(&found, nspid);
-		found.epoch = 0;
-		read_settings(&found, nspid);
+		found.version = found.epoch = 0;
+		found.zone = NULL;
+		has_rows = read_settings(&found, nspid);
 	} while (counter != config_counter);
+	if (!has_rows)
+	{
+		found_empty = true;
+		if (missing_ok)
+			return NULL;
+		ereport(ERROR,
+				(errcode(ERRCODE_RB_NO_STORE),
+				 errmsg("the rebate store of this database is empty"),
+				 errdetail("Its tables have no rows, as after the restore of a dump without data."),
+				 errhint("Restore the data of the dump, or call rebate.adopt_store() to begin a new ledger.")));
+	}
 	store = found;
 	store_valid = true;
 	return &store;
 }
 
+bool
+store_is_whole(void)
+{
+	Oid			nspid = get_namespace_oid(STORE_SCHEMA, true);
+
+	if (store_valid)
+		return true;
+	if (!OidIsValid(nspid))
+		return false;
+	for (int i = 0; i < NUM_STORE_TABLES; i++)
+		if (!OidIsValid(get_relname_relid(table_names[i], nspid)))
+			return false;
+	for (int i = 0; i < NUM_STORE_INDEXES; i++)
+		if (!OidIsValid(get_relname_relid(index_names[i].name, nspid)))
+			return false;
+	return OidIsValid(get_relname_relid("id", nspid)) &&
+		OidIsValid(get_relname_relid("store", nspid)) &&
+		OidIsValid(get_relname_relid("programme", nspid)) &&
+		OidIsValid(get_relname_relid("epoch", nspid));
+}
+
+bool
+store_is_empty(void)
+{
+	return !store_valid && found_empty;
+}
+
 /*
- * Open a new epoch when the cluster is not the one that wrote the last entries:
- * after a restore into another cluster the transaction ids in the old rows mean
- * nothing.  Called before the first posting.
+ * Open a new epoch when the store is not where its last entries were written:
+ * after a restore, into this cluster or another, the transaction ids in the old
+ * rows mean nothing, and what clients have read need not be what is here.
+ * Called before the first posting.
  */
 void
 store_ensure_epoch(Store *s)
 {
 	StoreSpi	scope;
-	Oid			argtypes[1] = {INT8OID};
-	Datum		values[1];
+	Oid			argtypes[3] = {INT8OID, OIDOID, OIDOID};
+	Datum		values[3];
 	bool		isnull;
 
 	if (s->epoch_current)
@@ -373,15 +539,17 @@ store_ensure_epoch(Store *s)
 
 	store_spi_begin(s, &scope);
 	values[0] = Int64GetDatum((int64) GetSystemIdentifier());
+	values[1] = ObjectIdGetDatum(MyDatabaseId);
+	values[2] = ObjectIdGetDatum(s->tables[ST_ACCOUNT]);
 	if (SPI_execute("LOCK TABLE rebate_data.epoch IN SHARE ROW EXCLUSIVE MODE", false, 0) != SPI_OK_UTILITY)
 		elog(ERROR, "could not lock the epochs");
-	if (SPI_execute_with_args("WITH last AS (SELECT epoch, system_identifier FROM rebate_data.epoch"
-							  "               ORDER BY epoch DESC LIMIT 1),"
-							  " made AS (INSERT INTO rebate_data.epoch (epoch, system_identifier)"
-							  "          SELECT epoch OPERATOR(pg_catalog.+) 1, $1 FROM last"
-							  "           WHERE system_identifier OPERATOR(pg_catalog.<>) $1 RETURNING epoch)"
+	if (SPI_execute_with_args("WITH last AS (SELECT * FROM rebate_data.epoch ORDER BY epoch DESC LIMIT 1),"
+							  " made AS (INSERT INTO rebate_data.epoch (epoch, system_identifier, database_oid, account_oid)"
+							  "          SELECT epoch + 1, $1, $2, $3 FROM last"
+							  "           WHERE system_identifier <> $1 OR database_oid <> $2 OR account_oid <> $3"
+							  "          RETURNING epoch)"
 							  " SELECT epoch FROM made UNION ALL SELECT epoch FROM last ORDER BY epoch DESC LIMIT 1",
-							  1, argtypes, values, NULL, false, 1) != SPI_OK_SELECT || SPI_processed != 1)
+							  3, argtypes, values, NULL, false, 1) != SPI_OK_SELECT || SPI_processed != 1)
 		elog(ERROR, "could not open an epoch");
 	s->epoch = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	store_spi_end(&scope);
@@ -392,6 +560,17 @@ store_ensure_epoch(Store *s)
 	 */
 	CacheInvalidateRelcacheByRelid(s->tables[ST_GENERATION]);
 	s->epoch_current = true;
+}
+
+void
+store_require(Store *s, int32 version, const char *feature)
+{
+	if (s->version < version)
+		ereport(ERROR,
+				(errcode(ERRCODE_RB_OTHER_VERSION),
+				 errmsg("%s needs version %d of the store, this is version %d", feature, version,
+						s->version),
+				 errhint("Call rebate.upgrade_store().")));
 }
 
 void
@@ -472,6 +651,11 @@ store_currency(Store *s, const char *code)
 	return info;
 }
 
+/*
+ * Run SPI as the store's owner, who may have hung anything on his tables: as a
+ * restricted operation, so that no deferred trigger of his runs later as
+ * somebody else.
+ */
 void
 store_spi_begin(Store *s, StoreSpi *scope)
 {
@@ -485,7 +669,7 @@ store_spi_begin(Store *s, StoreSpi *scope)
 	GetUserIdAndSecContext(&scope->save_userid, &scope->save_sec_context);
 	SetUserIdAndSecContext(s->owner,
 						   scope->save_sec_context | SECURITY_LOCAL_USERID_CHANGE |
-						   SECURITY_NOFORCE_RLS);
+						   SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS);
 	scope->guc_nestlevel = NewGUCNestLevel();
 	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);

@@ -13,6 +13,12 @@
 #include "utils/snapshot.h"
 
 #define STORE_SCHEMA	"rebate_data"
+
+/*
+ * The version of the tables that this library makes; it can use all before it.
+ * A step to the next version may add tables, and columns to tables other than
+ * account, accrual and entry; anything else raises compatible_with, too.
+ */
 #define STORE_VERSION	1
 
 /* Tables and indexes that are reached without SPI */
@@ -28,6 +34,8 @@ typedef enum StoreTable
 	ST_SCOPE,
 	ST_CURRENCY,
 	ST_CHANNEL,
+	ST_DEFERRED,
+	ST_LINK,
 	NUM_STORE_TABLES
 } StoreTable;
 
@@ -45,6 +53,9 @@ typedef enum StoreIndex
 	SI_GENERATION,
 	SI_SOURCE_RELATION,
 	SI_CURRENCY,
+	SI_DEFERRED,
+	SI_LINK,
+	SI_LINK_TARGET,
 	NUM_STORE_INDEXES
 } StoreIndex;
 
@@ -59,26 +70,41 @@ typedef struct Store
 {
 	Oid			owner;
 	int32		version;
+	int32		compatible_with;	/* a library must know this version */
 	Oid			tables[NUM_STORE_TABLES];
 	Oid			indexes[NUM_STORE_INDEXES];
 	Oid			id_sequence;
 	int32		epoch;
-	bool		epoch_current;	/* false: opened in another cluster */
+	bool		epoch_current;	/* false: opened elsewhere, before a restore */
 	char		time_zone[64];	/* of the programme */
 	pg_tz	   *zone;			/* the same */
+	bool		maybe_deferred; /* orders may wait for reconcile() */
 } Store;
 
 /*
- * The store, or NULL if there is none and missing_ok.  Checks that schema and
- * tables have one owner, are ordinary tables with the columns we know.
+ * The store, or NULL if there is none, or an empty one, and missing_ok.  Checks
+ * that schema and tables have one owner, are ordinary tables with the columns we
+ * know.
  */
 extern Store *store_get(bool missing_ok);
 
-/* Open a new epoch if the cluster is another one than the last entry's */
+/* Are all of its tables and indexes there?  While it is being restored some are not. */
+extern bool store_is_whole(void);
+
+/* After store_get() found none: is it there, and without any rows? */
+extern bool store_is_empty(void);
+
+/* Open a new epoch if the store is not where the last entry was written */
 extern void store_ensure_epoch(Store *store);
+
+/* Raise RB015 for what needs a later version of the store */
+extern void store_require(Store *store, int32 version, const char *feature);
 
 /* Raise unless the current user is a superuser or a member of the owner */
 extern void store_check_user(Store *store, const char *function);
+
+/* Raise RB011 unless "rel" is an ordinary table of the store's owner */
+extern void store_check_table(Store *store, Relation rel);
 
 /* Next id of rebate_data.id */
 extern int64 store_next_id(Store *store);

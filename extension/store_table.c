@@ -16,6 +16,7 @@
 #include "access/xact.h"
 #include "catalog/index.h"
 #include "executor/executor.h"
+#include "miscadmin.h"
 #include "utils/snapmgr.h"
 
 #include "ledger.h"
@@ -72,6 +73,19 @@ table_end(StoreTableDesc *table)
 }
 
 /*
+ * Has an index expressions that are not ours?  They are the store owner's, and
+ * run as he, never as who inserts an order.
+ */
+static bool
+index_is_foreign(StoreTableDesc *table, int i)
+{
+	IndexInfo  *info = table->infos[i];
+
+	return (info->ii_Predicate != NIL || info->ii_Expressions != NIL) &&
+		RelationGetRelid(table->indexes[i]) != table->store->indexes[SI_ACCRUAL_SEQ];
+}
+
+/*
  * Whether the row in the slot is one that a partial index holds.  Of ours there
  * is one, which needs no executor; others are the user's.
  */
@@ -99,12 +113,39 @@ index_holds(StoreTableDesc *table, int i)
 	return ExecQual(info->ii_PredicateState, context);
 }
 
+/* Fill what an index keeps of the row in the slot; false if that is nothing. */
+static bool
+form_entry(StoreTableDesc *table, int i, Datum *values, bool *isnull)
+{
+	if (!index_holds(table, i))
+		return false;
+	FormIndexDatum(table->infos[i], table->slot, table->estate, values, isnull);
+	return true;
+}
+
+/* form_entry() as the store's owner; an error restores the user. */
+static bool
+form_as_owner(StoreTableDesc *table, int i, Datum *values, bool *isnull)
+{
+	Oid			save_userid;
+	int			save_sec_context;
+	bool		result;
+
+	GetUserIdAndSecContext(&save_userid, &save_sec_context);
+	SetUserIdAndSecContext(table->store->owner, save_sec_context | SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_RESTRICTED_OPERATION);
+	result = form_entry(table, i, values, isnull);
+	SetUserIdAndSecContext(save_userid, save_sec_context);
+	return result;
+}
+
 /* Which index entries to make for a row */
 typedef enum EntriesFor
 {
 	ALL_INDEXES,
 	SUMMARIZING_INDEXES,
 	KEY_INDEX,					/* that of table->key */
+	KEY_INDEX_UNIQUE,			/* the same, and an equal key is an error */
 	OTHER_INDEXES
 } EntriesFor;
 
@@ -129,10 +170,11 @@ insert_index_entries(StoreTableDesc *table, HeapTuple tuple, EntriesFor which)
 
 		if (!table->infos[i]->ii_ReadyForInserts ||
 			(which == SUMMARIZING_INDEXES && !index_is_summarizing(table->infos[i])) ||
-			(which == KEY_INDEX && !is_key) || (which == OTHER_INDEXES && is_key) ||
-			!index_holds(table, i))
+			((which == KEY_INDEX || which == KEY_INDEX_UNIQUE) && !is_key) || (which == OTHER_INDEXES && is_key))
 			continue;
-		FormIndexDatum(table->infos[i], table->slot, table->estate, values, isnull);
+		if (index_is_foreign(table, i) ? !form_as_owner(table, i, values, isnull) :
+			!form_entry(table, i, values, isnull))
+			continue;
 		is_new &= index_insert(index, values, isnull, &tuple->t_self, table->rel,
 							   !index->rd_index->indisunique ? UNIQUE_CHECK_NO :
 							   which == KEY_INDEX ? UNIQUE_CHECK_PARTIAL : UNIQUE_CHECK_YES,
@@ -148,6 +190,47 @@ table_insert(StoreTableDesc *table, HeapTuple tuple)
 {
 	heap_insert(table->rel, tuple, GetCurrentCommandId(true), 0, NULL);
 	insert_index_entries(table, tuple, ALL_INDEXES);
+}
+
+/* Rows that go into a page together, at most */
+#define CHUNK 500
+
+static void
+insert_into_heap(StoreTableDesc *table, HeapTuple *tuples, int n)
+{
+	TupleTableSlot *slots[CHUNK];
+	BulkInsertState bistate = GetBulkInsertState();
+	int			nslots = Min(n, CHUNK);
+
+	for (int i = 0; i < nslots; i++)
+		slots[i] = MakeSingleTupleTableSlot(RelationGetDescr(table->rel), &TTSOpsHeapTuple);
+	for (int done = 0; done < n; done += CHUNK)
+	{
+		int			now = Min(n - done, CHUNK);
+
+		for (int i = 0; i < now; i++)
+			ExecStoreHeapTuple(tuples[done + i], slots[i], false);
+		heap_multi_insert(table->rel, slots, now, GetCurrentCommandId(true), 0, bistate);
+		for (int i = 0; i < now; i++)
+		{
+			tuples[done + i]->t_self = slots[i]->tts_tid;
+			ExecClearTuple(slots[i]);
+		}
+	}
+	for (int i = 0; i < nslots; i++)
+		ExecDropSingleTupleTableSlot(slots[i]);
+	FreeBulkInsertState(bistate);
+}
+
+void
+table_insert_many(StoreTableDesc *table, HeapTuple *tuples, int n, Oid key, HeapTuple *by_key)
+{
+	insert_into_heap(table, tuples, n);
+	table->key = key;
+	for (int i = 0; i < n; i++)
+		insert_index_entries(table, tuples[i], OTHER_INDEXES);
+	for (int i = 0; i < n; i++)
+		insert_index_entries(table, by_key[i], KEY_INDEX_UNIQUE);
 }
 
 bool

@@ -31,6 +31,14 @@ extern void table_end(StoreTableDesc *table);
 extern void table_insert(StoreTableDesc *table, HeapTuple tuple);
 
 /*
+ * Insert many, the rows a page's worth at a time.  The index "key" gets its entries
+ * in the order of "by_key", which are the same rows, the others in that of
+ * "tuples": an index takes many entries best in its own order.
+ */
+extern void table_insert_many(StoreTableDesc *table, HeapTuple *tuples, int n, Oid key,
+							  HeapTuple *by_key);
+
+/*
  * Insert in two steps.  The first makes the row and its entry in the unique
  * index "key", and returns false if that index may hold the key already; it does
  * not wait, and does not raise.  Then the row is withdrawn, or the other indexes

@@ -65,9 +65,8 @@ CREATE TABLE child () INHERITS (parent);
 CREATE UNLOGGED TABLE unlogged (id int PRIMARY KEY, customer text, total numeric);
 CREATE TEMP TABLE temporary (id int PRIMARY KEY, customer text, total numeric);
 CREATE VIEW view AS SELECT * FROM parent;
-SELECT rebate.attach('part', 'customer', 'total', 'EUR');
-\echo :LAST_ERROR_SQLSTATE
 SELECT rebate.attach('part1', 'customer', 'total', 'EUR');
+\echo :LAST_ERROR_SQLSTATE
 SELECT rebate.attach('parent', 'customer', 'total', 'EUR');
 SELECT rebate.attach('child', 'customer', 'total', 'EUR');
 SELECT rebate.attach('unlogged', 'customer', 'total', 'EUR');
@@ -310,7 +309,7 @@ DROP TABLE orders, mine, theirs;
 DROP TYPE order_status;
 
 --
--- DROP EXTENSION leaves the money; the store is taken over by name
+-- DROP EXTENSION leaves the money; the store is adopted by name
 --
 \set VERBOSITY terse
 DROP EXTENSION rebate;
@@ -324,6 +323,9 @@ SELECT rebate.attach('orders', 'customer', 'total', 'USD');
 \echo :LAST_ERROR_SQLSTATE
 SELECT rebate.create_store();
 SELECT rebate.create_store('rebate_owner');
+SELECT rebate.adopt_store('pg_monitor');
+SELECT rebate.adopt_store('rebate_owner');
+SELECT rebate.create_store();
 SELECT member, currency, available FROM rebate.balances ORDER BY member COLLATE "C";
 SELECT rebate.attach('orders', 'customer', 'total', 'USD');
 DELETE FROM rebate_data.account;

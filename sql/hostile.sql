@@ -60,7 +60,7 @@ RESET row_security;
 INSERT INTO hostile.orders VALUES (10, 'alice', 'NaN'), (11, 'alice', 'Infinity'), (12, 'alice', '1e1000'),
     (13, 'alice', '1e-16383');
 INSERT INTO hostile.orders VALUES (14, 'alice', 1, 'infinity'), (15, 'alice', 1, '-infinity'),
-    (16, 'alice', 1, '4714-11-24 00:00 BC'), (17, 'alice', 1, '294276-12-31 23:59Z');
+    (16, 'alice', 1, '4714-11-24 00:00+00 BC'), (17, 'alice', 1, '294276-12-31 23:59Z');
 RESET ROLE;
 
 -- the owner of the table: a type of his own with a cast of his own is not called

@@ -1,7 +1,9 @@
 -- The store: ordinary objects with one owner, no extension members, so that
 -- neither DROP EXTENSION nor a dump without the extension can lose money.
--- rebate.create_store() runs the text below once, with the store's owner as
--- current user.  It uses pg_catalog types only and calls none of our functions.
+-- rebate.create_store() runs the texts below once, with the store's owner as
+-- current user: tables, and the rows they begin with, which a restore of a dump
+-- without data lacks.  They use pg_catalog types only and call none of our
+-- functions.
 --
 -- Money is kept in minor units of the account's currency (bigint); the views
 -- in schema rebate show numerics of exactly the currency's scale.
@@ -12,17 +14,19 @@ AS $function$ SELECT $ddl$
 CREATE TABLE rebate_data.store (
 	one				boolean PRIMARY KEY DEFAULT true CHECK (one),
 	store_version	integer NOT NULL,
+	compatible_with	integer NOT NULL,
 	created_at		timestamptz NOT NULL DEFAULT pg_catalog.now()
 );
-COMMENT ON TABLE rebate_data.store IS 'one row: the version of this store''s tables';
-INSERT INTO rebate_data.store (store_version) VALUES (1);
+COMMENT ON TABLE rebate_data.store IS 'one row: the version of this store''s tables, and the oldest one that a library must know to use them';
 
 CREATE TABLE rebate_data.epoch (
 	epoch				integer PRIMARY KEY,
 	system_identifier	bigint NOT NULL,
+	database_oid		oid NOT NULL,
+	account_oid			oid NOT NULL,
 	opened_at			timestamptz NOT NULL DEFAULT pg_catalog.now()
 );
-COMMENT ON TABLE rebate_data.epoch IS 'spans in which transaction ids of this cluster can be compared';
+COMMENT ON TABLE rebate_data.epoch IS 'spans in which transaction ids and cursors can be compared; cluster, database and table account are those it was opened in, and others in a copy or after a restore';
 
 CREATE TABLE rebate_data.currency (
 	code	text COLLATE "C" PRIMARY KEY,
@@ -38,7 +42,6 @@ CREATE TABLE rebate_data.programme (
 	time_zone		text NOT NULL
 );
 COMMENT ON TABLE rebate_data.programme IS 'sets of rules with one time zone and calendar';
-INSERT INTO rebate_data.programme VALUES (1, 'default', 'UTC');
 
 CREATE TABLE rebate_data.ledger_account (
 	ledger_account_id	integer PRIMARY KEY,
@@ -47,14 +50,6 @@ CREATE TABLE rebate_data.ledger_account (
 	description			text NOT NULL
 );
 COMMENT ON TABLE rebate_data.ledger_account IS 'chart of accounts: the buckets of members, and the house accounts on the other side';
-INSERT INTO rebate_data.ledger_account VALUES
-	(1, 'member:tracked', 'memo', 'expected rebates of orders not yet paid; no liability'),
-	(2, 'member:pending', 'member', 'rebates of paid orders that are not yet confirmed'),
-	(3, 'member:maturing', 'member', 'rebates of confirmed orders inside their hold'),
-	(4, 'member:available', 'member', 'rebates that the member may use'),
-	(5, 'member:held', 'member', 'money set aside for a payout'),
-	(10, 'memo:expected', 'memo', 'the other side of member:tracked'),
-	(100, 'expense:default', 'house', 'rebate expense of campaign default');
 
 CREATE TABLE rebate_data.campaign (
 	campaign_id		integer PRIMARY KEY,
@@ -62,7 +57,6 @@ CREATE TABLE rebate_data.campaign (
 	expense_account	integer NOT NULL
 );
 COMMENT ON TABLE rebate_data.campaign IS 'who funds rules; expense_account is the house account that their rebates are charged to';
-INSERT INTO rebate_data.campaign VALUES (1, 'default', 100);
 
 CREATE TABLE rebate_data.source (
 	source_id			integer PRIMARY KEY,
@@ -91,7 +85,8 @@ CREATE TABLE rebate_data.source (
 	arguments			jsonb NOT NULL,
 	attached_at			timestamptz NOT NULL DEFAULT pg_catalog.now(),
 	attached_by			text NOT NULL DEFAULT session_user,
-	detached_at			timestamptz
+	detached_at			timestamptz,
+	original			text[]
 );
 COMMENT ON TABLE rebate_data.source IS 'order tables that rebates are attached to, with the mapping of their columns; expressions are stored deparsed and fully qualified';
 
@@ -102,7 +97,6 @@ CREATE TABLE rebate_data.generation (
 	expressions	boolean NOT NULL DEFAULT false
 );
 COMMENT ON TABLE rebate_data.generation IS 'one row: the number of the last write of rules, and whether any has an expression';
-INSERT INTO rebate_data.generation (generation) VALUES (1);
 
 CREATE TABLE rebate_data.rule_group (
 	group_id	integer PRIMARY KEY,
@@ -158,7 +152,6 @@ CREATE TABLE rebate_data.scope (
 	attributes	text[] NOT NULL UNIQUE
 );
 COMMENT ON TABLE rebate_data.scope IS 'the sets of attributes that scopes of rules name; scope 0 names none';
-INSERT INTO rebate_data.scope VALUES (0, '{}');
 
 CREATE TABLE rebate_data.rule_scope (
 	scope_id	integer NOT NULL,
@@ -317,5 +310,60 @@ CREATE TABLE rebate_data.failure (
 	PRIMARY KEY (source_id, order_key)
 );
 COMMENT ON TABLE rebate_data.failure IS 'orders set aside because they could not be decided, until a later change or retry succeeds';
+
+CREATE TABLE rebate_data.allowed_function (
+	function	text COLLATE "C" PRIMARY KEY,
+	fingerprint	bigint NOT NULL,
+	allowed_at	timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	allowed_by	text NOT NULL DEFAULT session_user
+);
+COMMENT ON TABLE rebate_data.allowed_function IS 'functions that a superuser lets expressions use, as they were then';
+
+CREATE TABLE rebate_data.link (
+	source_id	integer NOT NULL,
+	order_key	text COLLATE "C" NOT NULL,
+	kind		"char" NOT NULL,
+	target_key	text COLLATE "C" NOT NULL,
+	currency	text COLLATE "C" NOT NULL,
+	amount		numeric NOT NULL,
+	quantity	numeric,
+	CONSTRAINT link_pkey PRIMARY KEY (source_id, order_key, kind)
+) USING heap;
+CREATE INDEX link_target ON rebate_data.link (source_id, target_key, kind);
+COMMENT ON TABLE rebate_data.link IS 'orders that are about another order of their table: kind o, a return of the original target_key, which it takes amount and quantity from';
+
+CREATE TABLE rebate_data.deferred (
+	source_id	integer NOT NULL,
+	order_key	text COLLATE "C" NOT NULL,
+	first_seen	timestamptz NOT NULL,
+	touched_at	timestamptz NOT NULL,
+	generation	integer NOT NULL,
+	old			boolean NOT NULL,
+	ambiguous	boolean NOT NULL,
+	archived	boolean NOT NULL,
+	PRIMARY KEY (source_id, order_key)
+);
+COMMENT ON TABLE rebate_data.deferred IS 'orders touched while rebate.mode was defer, until rebate.reconcile() has decided them, with the facts of their first touch: old says that an order not known was there before, ambiguous that its key changed together with others, archived that its row left and its money stays';
 $ddl$ $function$;
 COMMENT ON FUNCTION rebate.store_tables() IS 'the DDL that rebate.create_store() runs';
+
+CREATE FUNCTION rebate.store_rows() RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$ SELECT $ddl$
+INSERT INTO rebate_data.store (store_version, compatible_with) VALUES (1, 1);
+INSERT INTO rebate_data.programme VALUES (1, 'default', 'UTC');
+INSERT INTO rebate_data.ledger_account VALUES
+	(1, 'member:tracked', 'memo', 'expected rebates of orders not yet paid; no liability'),
+	(2, 'member:pending', 'member', 'rebates of paid orders that are not yet confirmed'),
+	(3, 'member:maturing', 'member', 'rebates of confirmed orders inside their hold'),
+	(4, 'member:available', 'member', 'rebates that the member may use'),
+	(5, 'member:held', 'member', 'money set aside for a payout'),
+	(10, 'memo:expected', 'memo', 'the other side of member:tracked'),
+	(100, 'expense:default', 'house', 'rebate expense of campaign default');
+INSERT INTO rebate_data.campaign VALUES (1, 'default', 100);
+INSERT INTO rebate_data.generation (generation) VALUES (1);
+INSERT INTO rebate_data.scope VALUES (0, '{}');
+$ddl$ $function$;
+COMMENT ON FUNCTION rebate.store_rows() IS 'the rows that a new store begins with';
+REVOKE ALL ON FUNCTION rebate.store_rows() FROM PUBLIC;

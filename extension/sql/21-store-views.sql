@@ -64,6 +64,15 @@ CREATE OR REPLACE VIEW rebate.decisions AS
 SELECT s.relation_name AS source, x.order_key,
 	   CASE WHEN pg_catalog.bit_or(x.flags) & 2 <> 0 THEN 'failed'
 			WHEN pg_catalog.bit_or(x.flags) & 257 <> 0 THEN 'before attachment'
+			WHEN pg_catalog.bit_or(x.flags) & 512 <> 0 THEN
+				CASE WHEN EXISTS (
+					SELECT FROM rebate_data.link l
+					WHERE l.source_id = x.source_id AND l.order_key = x.order_key AND l.kind = 'o'
+					  AND NOT EXISTS (
+						SELECT FROM rebate_data.accrual o
+						WHERE o.source_id = l.source_id AND o.order_key = l.target_key
+						  AND o.flags & 40 = 0))
+				THEN 'waits for its original' ELSE 'return' END
 			WHEN pg_catalog.bit_or(x.flags) & 4 <> 0 THEN 'guest'
 			WHEN pg_catalog.bool_or(x.rule_id <> 0) THEN 'accrued'
 			ELSE 'no rule' END AS decision,
@@ -76,19 +85,21 @@ JOIN rebate_data.source s ON s.source_id = x.source_id
 LEFT JOIN rebate_data.account a ON a.account_id = x.account_id
 LEFT JOIN rebate_data.currency c ON c.code = a.currency
 GROUP BY x.source_id, s.relation_name, x.order_key;
-COMMENT ON VIEW rebate.decisions IS 'what was concluded for each order seen: accrued, no rule, guest, before attachment, failed';
+COMMENT ON VIEW rebate.decisions IS 'what was concluded for each order seen: accrued, no rule, guest, before attachment, failed; of a return: return, or waits for its original';
 
 CREATE OR REPLACE VIEW rebate.failures AS
 SELECT s.relation_name AS source, f.order_key, f.sqlstate, f.message, f.detail,
 	   f.first_failed_at, f.last_failed_at, f.attempts
 FROM rebate_data.failure f
 LEFT JOIN rebate_data.source s ON s.source_id = f.source_id;
-COMMENT ON VIEW rebate.failures IS 'orders set aside because they could not be decided; the next change of the row decides it again';
+COMMENT ON VIEW rebate.failures IS 'orders set aside because they could not be decided; the next change of the row, or rebate.retry(), decides it again';
 
 CREATE OR REPLACE VIEW rebate.sources AS
 SELECT s.relation_name AS source, s.source_id, s.key_columns AS key, s.member,
 	   s.amount, COALESCE(s.currency_code, s.currency) AS currency, s.since,
-	   s.attached_at, s.attached_by, s.detached_at, s.arguments
+	   s.attached_at, s.attached_by, s.detached_at, s.arguments,
+	   (SELECT pg_catalog.count(*) FROM rebate_data.failure f WHERE f.source_id = s.source_id) AS failures,
+	   (SELECT pg_catalog.count(*) FROM rebate_data.deferred d WHERE d.source_id = s.source_id) AS deferred
 FROM rebate_data.source s;
 COMMENT ON VIEW rebate.sources IS 'order tables that rebates are, or were, attached to, with what is mapped';
 

@@ -47,8 +47,13 @@ CREATE FUNCTION rebate.store_view_owner(owner name) RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $function$
-SELECT pg_catalog.string_agg(pg_catalog.format(
-	'ALTER VIEW rebate.%I OWNER TO %I; ', c.relname, owner), '' ORDER BY c.relname)
+SELECT pg_catalog.string_agg(pg_catalog.concat(
+	-- a new view has what its maker grants by default on what he makes
+	(SELECT pg_catalog.string_agg(pg_catalog.format('REVOKE ALL ON rebate.%I FROM %s; ', c.relname,
+		CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END), '')
+	 FROM (SELECT DISTINCT x.grantee FROM pg_catalog.aclexplode(c.relacl) x) a
+	 WHERE a.grantee <> c.relowner AND pg_catalog.pg_get_userbyid(c.relowner) <> owner),
+	pg_catalog.format('ALTER VIEW rebate.%I OWNER TO %I; ', c.relname, owner)), '' ORDER BY c.relname)
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = 'rebate' AND c.relkind = 'v'

@@ -18,7 +18,9 @@ CREATE FUNCTION rebate.attach(
 	on_delete			text DEFAULT 'void',
 	on_truncate			text DEFAULT 'refuse',
 	on_error			text DEFAULT 'set_aside',
-	"replace"			boolean DEFAULT false
+	"replace"			boolean DEFAULT false,
+	row_triggers		boolean DEFAULT false,
+	original			text[] DEFAULT NULL
 ) RETURNS regclass
 LANGUAGE C AS 'MODULE_PATHNAME', 'rebate_attach';
 COMMENT ON FUNCTION rebate.attach IS 'attaches an order table: its orders earn rebates from now on';

@@ -1,3 +1,12 @@
+-- Where the extension was created: an extension member without a dump mark, so
+-- that pg_upgrade brings it along and a restore has the new cluster's.
+CREATE TABLE rebate.cluster (
+	system_identifier	bigint PRIMARY KEY
+);
+INSERT INTO rebate.cluster SELECT system_identifier FROM pg_catalog.pg_control_system();
+COMMENT ON TABLE rebate.cluster IS 'the cluster that the extension was created in; another one than this after pg_upgrade, which changes neither transaction ids nor cursors';
+REVOKE ALL ON rebate.cluster FROM PUBLIC;
+
 -- Reading events by cursor.  Each function checks its caller: superusers and
 -- members of the store owner's role.
 CREATE FUNCTION rebate.events(member text, after text DEFAULT NULL, "limit" integer DEFAULT 100)

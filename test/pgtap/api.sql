@@ -21,7 +21,7 @@ REVOKE CREATE ON DATABASE rebate_test FROM rebate_test_mallory;
 CREATE EXTENSION rebate;
 SELECT hasnt_schema('rebate_data', 'CREATE EXTENSION makes no store');
 SELECT is_empty($$ SELECT c.oid::regclass FROM pg_class c WHERE relnamespace = 'rebate'::regnamespace
-    AND relkind <> 'i' AND relname NOT IN ('channel_key', 'delivery_status') $$,
+    AND relkind <> 'i' AND relname NOT IN ('channel_key', 'cluster', 'delivery_status') $$,
     'nor a table or view, but those of delivery');
 CREATE TABLE orders (id int PRIMARY KEY, customer text, total numeric(12,2));
 SELECT lives_ok($$ SELECT rebate.attach('orders', member => 'customer', amount => 'total', currency => 'EUR') $$,
@@ -32,16 +32,19 @@ SELECT is(rebate.set_rule('five', percent => 5), 1, 'the first version of a rule
 SELECT bag_eq($$
     SELECT p.proname::text, pg_get_function_arguments(p.oid), pg_get_function_result(p.oid)
     FROM pg_proc p WHERE p.pronamespace = 'rebate'::regnamespace AND p.proname NOT LIKE 'store\_%'
-        AND p.prorettype <> 'trigger'::regtype $$, $$ VALUES
+        AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype) $$, $$ VALUES
     ('add_currency', 'code text, scale integer', 'void'),
+    ('allow_function', 'function regprocedure, allowed boolean DEFAULT true', 'void'),
     ('attach', 'source regclass, member text, amount text, currency text DEFAULT NULL::text, key text[] DEFAULT '
         'NULL::text[], quantity text DEFAULT NULL::text, order_time text DEFAULT NULL::text, status text DEFAULT '
         'NULL::text, phases jsonb DEFAULT NULL::jsonb, confirmed_at text DEFAULT NULL::text, refunded text DEFAULT '
         'NULL::text, refunded_quantity text DEFAULT NULL::text, attributes jsonb DEFAULT NULL::jsonb, since timestamp '
         'with time zone DEFAULT NULL::timestamp with time zone, max_backdate interval DEFAULT ''30 days''::interval, '
         'max_future interval DEFAULT ''1 day''::interval, on_delete text DEFAULT ''void''::text, on_truncate text '
-        'DEFAULT ''refuse''::text, on_error text DEFAULT ''set_aside''::text, replace boolean DEFAULT false',
+        'DEFAULT ''refuse''::text, on_error text DEFAULT ''set_aside''::text, replace boolean DEFAULT false, row_triggers '
+        'boolean DEFAULT false, original text[] DEFAULT NULL::text[]',
         'regclass'),
+    ('adopt_store', 'owner name DEFAULT NULL::name', 'name'),
     ('audit', '', 'TABLE(part text, violation text, subject text, detail text)'),
     ('balance', 'member text, currency text DEFAULT NULL::text, at timestamp with time zone DEFAULT NULL::timestamp '
         'with time zone', 'TABLE(member text, currency text, tracked numeric, pending numeric, maturing numeric, '
@@ -49,6 +52,8 @@ SELECT bag_eq($$
     ('channel', 'member text', 'text'),
     ('create_store', 'owner name DEFAULT NULL::name', 'name'),
     ('detach', 'source regclass', 'void'),
+    ('doctor', 'thorough boolean DEFAULT false', 'TABLE("check" text, subject text, status text, detail text, remedy '
+        'text)'),
     ('end_rule', 'name text, at timestamp with time zone DEFAULT NULL::timestamp with time zone', 'integer'),
     ('events', 'member text, after text DEFAULT NULL::text, "limit" integer DEFAULT 100',
         'TABLE(seq bigint, currency text, cursor text, event json)'),
@@ -63,6 +68,12 @@ SELECT bag_eq($$
         'bigint, OUT notifications bigint, OUT lag interval, OUT queue_usage double precision, OUT last_error text, '
         'OUT last_error_at timestamp with time zone', 'record'),
     ('order_key', 'source regclass, VARIADIC key "any"', 'text'),
+    ('preview', 'source regclass, "row" "any"', 'TABLE(topic text, subject text, outcome text, amount numeric, '
+        'detail text)'),
+    ('reconcile', 'source regclass, keys text[] DEFAULT NULL::text[], deferred_only boolean DEFAULT false, "limit" '
+        'integer DEFAULT NULL::integer', 'bigint'),
+    ('retry', 'source regclass DEFAULT NULL::regclass, "limit" integer DEFAULT NULL::integer, OUT healed bigint, OUT '
+        'failing bigint, OUT busy bigint', 'record'),
     ('rotate_channels', '', 'bigint'),
     ('set_group', 'name text, mode text DEFAULT ''first''::text', 'void'),
     ('set_programme', 'time_zone text', 'void'),
@@ -74,7 +85,9 @@ SELECT bag_eq($$
         'hold interval DEFAULT ''00:00:00''::interval, priority integer DEFAULT 0, rule_group text DEFAULT '
         'NULL::text, valid_from timestamp with time zone DEFAULT NULL::timestamp with time zone, valid_to timestamp '
         'with time zone DEFAULT NULL::timestamp with time zone, source regclass DEFAULT NULL::regclass, campaign text '
-        'DEFAULT ''default''::text, max_percent numeric DEFAULT 100', 'integer')
+        'DEFAULT ''default''::text, max_percent numeric DEFAULT 100', 'integer'),
+    ('upgrade_store', '', 'integer'),
+    ('versions', 'OUT part text, OUT version text, OUT latest text, OUT advice text', 'SETOF record')
     $$, 'functions have the signatures of the reference');
 
 -- Views
@@ -95,7 +108,7 @@ SELECT columns_are('rebate', 'decisions', ARRAY['source', 'order_key', 'decision
 SELECT columns_are('rebate', 'failures', ARRAY['source', 'order_key', 'sqlstate', 'message', 'detail',
     'first_failed_at', 'last_failed_at', 'attempts']);
 SELECT columns_are('rebate', 'sources', ARRAY['source', 'source_id', 'key', 'member', 'amount', 'currency', 'since',
-    'attached_at', 'attached_by', 'detached_at', 'arguments']);
+    'attached_at', 'attached_by', 'detached_at', 'arguments', 'failures', 'deferred']);
 SELECT columns_are('rebate', 'rules', ARRAY['rule', 'version', 'formula', 'rate', 'currency', 'scope', 'condition',
     'valid_from', 'valid_to', 'rule_group', 'priority', 'campaign', 'arguments']);
 SELECT columns_are('rebate', 'rule_versions', ARRAY['rule', 'version', 'formula', 'rate', 'currency', 'scope',
@@ -104,11 +117,11 @@ SELECT columns_are('rebate', 'rule_versions', ARRAY['rule', 'version', 'formula'
 SELECT columns_are('rebate', 'ledger_accounts', ARRAY['code', 'kind', 'description']);
 SELECT triggers_are('public', 'orders', ARRAY['rebate_insert', 'rebate_update', 'rebate_delete', 'rebate_truncate']);
 
--- Members of the extension are functions, and for delivery a secret and a view; the store is the owner's.
+-- Members of the extension are functions, event triggers, and for delivery a secret and a view; the store is the owner's.
 SELECT is_empty($$ SELECT pg_describe_object(classid, objid, 0) FROM pg_depend
     WHERE refclassid = 'pg_extension'::regclass AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'rebate')
-        AND deptype = 'e' AND classid <> 'pg_proc'::regclass
-        AND NOT (classid = 'pg_class'::regclass AND objid::regclass::text IN ('rebate.channel_key', 'rebate.delivery_status')) $$,
+        AND deptype = 'e' AND classid NOT IN ('pg_proc'::regclass, 'pg_event_trigger'::regclass)
+        AND NOT (classid = 'pg_class'::regclass AND objid::regclass::text IN ('rebate.channel_key', 'rebate.cluster', 'rebate.delivery_status')) $$,
     'no money is a member of the extension');
 SELECT is_empty($$ SELECT extconfig FROM pg_extension WHERE extname = 'rebate' AND extconfig IS NOT NULL $$,
     'a dump leaves the key of channels out');
@@ -161,7 +174,7 @@ SELECT throws_ok('TRUNCATE orders', '42501', NULL, 'but gets no TRUNCATE by us')
 SELECT throws_ok('SELECT rebate.flush()', '42501', NULL, 'may not flush');
 SELECT throws_ok(format('SELECT * FROM rebate.%I', v), '42501', NULL, 'and reads no view: ' || v)
 FROM unnest(ARRAY['accruals', 'balances', 'decisions', 'delivery_status', 'entries', 'failures', 'ledger_accounts',
-    'rule_versions', 'rules', 'sources', 'channel_key']) AS v;
+    'rule_versions', 'rules', 'sources', 'channel_key', 'cluster']) AS v;
 SELECT throws_ok(c, '42501', NULL, 'nor may: ' || c)
 FROM unnest(ARRAY[
     $$SELECT * FROM rebate.balance('alice')$$, $$SELECT * FROM rebate.explain('orders', 1)$$, $$SELECT * FROM

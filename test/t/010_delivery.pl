@@ -1,6 +1,10 @@
 # Delivery by LISTEN/NOTIFY: who is told of what, in each mode, and what becomes of it when the worker or its database goes.
 use strict;
 use warnings;
+use FindBin;
+use lib "$FindBin::RealBin/../lib";
+use EventSchema;
+use Listener;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -9,93 +13,6 @@ use JSON::PP ();
 use Time::HiRes qw(time usleep);
 
 my $json = JSON::PP->new->canonical;
-
-# --- a client that listens -------------------------------------------------------------------------------------------
-
-# A psql that listens on channels, and keeps what it is told: {heard} is a list of [channel, payload, process id].
-sub listener
-{
-    my ($node, $db, @channels) = @_;
-    my $l = { node => $node, db => $db, in => '', out => '', err => '', heard => [], ticks => 0, known => {} };
-
-    $l->{run} = IPC::Run::start(
-        [ 'psql', '-XqAt', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr($db) ],
-        '<', \$l->{in}, '>', \$l->{out}, '2>', \$l->{err});
-    listen_on($l, @channels);
-    return $l;
-}
-
-sub listen_on
-{
-    my ($l, @channels) = @_;
-    $l->{in} .= qq{LISTEN "$_";\n} foreach @channels;
-    tick($l) for 1 .. 2;
-    return;
-}
-
-# psql takes notifications in after each query: one query, and all that came until then is in {heard}.
-sub tick
-{
-    my ($l) = @_;
-    my $mark = 'tick ' . ++$l->{ticks};
-    my $until = time + 30;
-
-    $l->{in} .= "SELECT '$mark';\n\\echo end of $mark\n";
-    until ($l->{out} =~ /^end of \Q$mark\E\n/m)
-    {
-        die "the listener does not answer: $l->{err}" if time > $until or !$l->{run}->pumpable;
-        $l->{run}->pump_nb;
-        usleep(1000) unless $l->{out} =~ /^end of \Q$mark\E\n/m;
-    }
-    while ($l->{out} =~ /Asynchronous notification "([^"]+)" (?:with payload "(.*?)" )?received from server process with PID (\d+)\./g)
-    {
-        push @{ $l->{heard} }, [ $1, $2 // '', $3 ];
-        next unless $1 eq 'rebate';
-        my $payload = eval { $json->decode($2) } or next;
-        next unless ref $payload eq 'HASH' and ref $payload->{accounts} eq 'ARRAY';
-        foreach my $pair (@{ $payload->{accounts} })
-        {
-            my ($handle, $seq) = @$pair;
-            $l->{known}{$handle} = $seq if $seq > ($l->{known}{$handle} // 0);
-        }
-    }
-    $l->{out} = '';
-    return;
-}
-
-# Ticks until the condition holds; the seconds that took, or nothing.
-sub wait_until
-{
-    my ($l, $seconds, $condition) = @_;
-    my $begin = time;
-
-    for (;;)
-    {
-        tick($l);
-        return time - $begin || 1e-6 if $condition->();
-        return if time - $begin > $seconds;
-        usleep(20_000);
-    }
-}
-
-sub forget
-{
-    my ($l) = @_;
-    tick($l) for 1 .. 2;
-    @{ $l->{heard} } = ();
-    return;
-}
-
-sub on_channel { my ($l, $channel) = @_; return grep { $_->[0] eq $channel } @{ $l->{heard} }; }
-
-# Closed by hand: a psql that is only forgotten could hold its session.
-sub close_listener
-{
-    my ($l) = @_;
-    $l->{in} .= "\\q\n";
-    $l->{run}->finish;
-    return;
-}
 
 # --- a shop ----------------------------------------------------------------------------------------------------------
 
@@ -126,22 +43,6 @@ sub status
 }
 
 sub worker { my ($node, $db) = @_; return status($node, $db, 'worker_pid'); }
-
-# Is all that the ledger has of these members announced, and nothing that it has not?
-sub is_announced
-{
-    my ($l, $seconds, $like, $what) = @_;
-    my %ledger = map { split /\|/ } split /\n/, $l->{node}->safe_psql($l->{db},
-        "SELECT handle, last_entry FROM rebate_data.account WHERE member LIKE '$like'");
-    my $missing = sub { scalar grep { ($l->{known}{$_} // 0) < $ledger{$_} } keys %ledger };
-    my $took = wait_until($l, $seconds, sub { !$missing->() });
-
-    ok(%ledger && defined $took, "$what: announced")
-      or diag($missing->() . ' of ' . keys(%ledger) . " accounts are not, after $seconds s");
-    note sprintf '%s: %d accounts, %.2f s', $what, scalar keys %ledger, $took // -1;
-    is(scalar(grep { ($l->{known}{$_} // 0) > $ledger{$_} } keys %ledger), 0, "$what: and nothing else");
-    return;
-}
 
 # A cluster's setting, changed by reload; a new session sees it.
 sub set_delivery
@@ -332,7 +233,8 @@ for my $n (1 .. 3)
     is_announced($l, 10, '%', "without new orders, $n");
 }
 
-# Forged notifications.
+# Forged notifications, which no schema describes.
+$Listener::genuine = 0;
 my $before = $same->('> 0');
 $node->safe_psql('postgres', $_) foreach
     qq{NOTIFY rebate, '{"v": 1, "accounts": [["$alice", "999999"]]}'},
@@ -343,6 +245,7 @@ is($l->{known}{$alice}, 999999, 'a forged notification is heard');
 is($same->('> 0'), $before, 'and changes nothing of the events');
 is($node->safe_psql('postgres', q{SELECT * FROM rebate.audit()}), '', 'nor of the ledger');
 delete $l->{known}{$alice};
+$Listener::genuine = 1;
 order($node, 'postgres', 'alice');
 is_announced($l, 3, 'alice', 'a true one after it');
 
@@ -465,7 +368,7 @@ usleep(1_500_000);
 $node->safe_psql('postgres', qq{
     SET client_min_messages = warning;
     CREATE EXTENSION rebate;
-    SELECT rebate.create_store('$owner');
+    SELECT rebate.adopt_store('$owner');
     SELECT rebate.attach('orders', 'customer', 'total', 'EUR', replace => true);});
 order($node, 'postgres', 'alice', 'returned');
 is_announced($l, 10, 'alice', 'after CREATE EXTENSION');
@@ -586,4 +489,5 @@ full_queue($plain, $l, 'commit');
 close_listener($l);
 is($plain->safe_psql('postgres', 'SELECT * FROM rebate.audit()'), '', 'the audit is clean');
 $plain->stop;
+events_are_valid('notifications of worker and commit', 'member_payload', 'shared_payload');
 done_testing();

@@ -3,6 +3,8 @@
 use strict;
 use warnings;
 use FindBin;
+use lib "$FindBin::RealBin/../lib";
+use EventSchema;
 use IO::Select;
 use IO::Socket::UNIX;
 use IPC::Run ();
@@ -88,6 +90,7 @@ my $json = JSON::PP->new->utf8;
 # "member currency seq kind amount" of each event
 sub entries_of
 {
+    note_events('event', @_);
     return map {
         my $e = $json->decode($_);
         join ' ', map { $e->{$_} =~ s/\n/?/gr } qw(member currency seq kind amount)
@@ -457,4 +460,5 @@ foreach my $case (
 }
 
 $node->stop;
+events_are_valid('what rebate-listen printed', 'event');
 done_testing();

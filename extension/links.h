@@ -1,0 +1,62 @@
+/*
+ * links.h
+ *	  Orders that are about another order of their table: what is recorded of it
+ *	  in rebate_data.link, and the locks that keep it true.
+ */
+#ifndef REBATE_LINKS_H
+#define REBATE_LINKS_H
+
+#include "rebate.h"
+#include "nodes/pg_list.h"
+#include "order.h"
+
+/* Kinds of links */
+#define LINK_RETURN 'o'			/* the target is the original of a return */
+
+/* One row of rebate_data.link */
+typedef struct Link
+{
+	char	   *key;
+	char	   *target;
+	char	   *currency;
+	Numeric		amount;
+	Numeric		quantity;		/* NULL: none */
+	ItemPointerData tid;
+} Link;
+
+/* What an order says of another one; false: nothing is recorded */
+extern bool links_of(Store *store, int32 source_id, const char *key, Snapshot snapshot,
+					 Link *link);
+
+/* What other orders say of an order, a list of Link in the order of their keys */
+extern List *links_to(Store *store, int32 source_id, const char *target, Snapshot snapshot);
+
+/* All links of a source */
+extern List *links_of_source(Store *store, int32 source_id, Snapshot snapshot);
+
+/* Whether what is recorded (NULL: nothing) is what a decision says */
+extern bool links_agree(const Link *link, const Decision *d);
+
+/* Record what a decision says in the place of "old" (NULL: nothing is there) */
+extern void links_write(Store *store, int32 source_id, const char *key, const Link *old,
+						const Decision *d);
+
+/*
+ * Find out what other orders mean for the order that "image" is of.  Orders that
+ * say something of it which they must not, their keys, are added to *mistaken if
+ * that is not NULL.  "rel" is the source's table.  Raises what expressions raise.
+ */
+extern void links_judge(Store *store, Source *source, Relation rel, OrderImage *image,
+						Snapshot snapshot, OrderLinks *links, List **mistaken);
+
+/*
+ * Lock orders of one source until the end of the transaction, in an order that
+ * all agree on.  Whoever decides an order that is about another one holds the
+ * locks of both, so that of two transactions the later sees what the other did.
+ */
+extern void links_lock(int32 source_id, const char **keys, int n);
+
+/* The locks are gone */
+extern void links_at_xact_end(void);
+
+#endif							/* REBATE_LINKS_H */

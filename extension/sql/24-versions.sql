@@ -1,0 +1,18 @@
+-- Versions of library, functions and store, and the way from one to the next.
+CREATE FUNCTION rebate.store_upgrade(version integer) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$ SELECT NULL::text $function$;
+COMMENT ON FUNCTION rebate.store_upgrade(integer) IS 'the DDL that makes this version of the store of the one before; NULL: not known here';
+REVOKE ALL ON FUNCTION rebate.store_upgrade(integer) FROM PUBLIC;
+
+CREATE FUNCTION rebate.upgrade_store() RETURNS integer
+LANGUAGE C AS 'MODULE_PATHNAME', 'rebate_upgrade_store';
+COMMENT ON FUNCTION rebate.upgrade_store() IS 'brings the store to the version of the library; returns it';
+REVOKE ALL ON FUNCTION rebate.upgrade_store() FROM PUBLIC;
+
+CREATE FUNCTION rebate.versions(OUT part text, OUT version text, OUT latest text, OUT advice text)
+RETURNS SETOF record
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'rebate_versions';
+COMMENT ON FUNCTION rebate.versions() IS 'versions of library, extension and store, and what to do if they differ';
+REVOKE ALL ON FUNCTION rebate.versions() FROM PUBLIC;
