@@ -176,8 +176,8 @@ look_by_ourselves(Store *store, SeenSnapshot *seen)
 	pg_atomic_write_u32(&db->look, 0);
 	all = look(store, db, seen);
 	last_look = GetCurrentTimestamp();
-	/* a part of the time only, however much there is to see */
-	look_interval_ms = Max(LOOK_INTERVAL_MS, (int) ((last_look - started) / 20));
+	/* a tenth of the time at most, however much there is to see */
+	look_interval_ms = Max(LOOK_INTERVAL_MS, (int) ((last_look - started) / 100));
 	return all;
 }
 
