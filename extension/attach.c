@@ -47,7 +47,7 @@ enum
 	ARG_ORDER_TIME, ARG_STATUS, ARG_PHASES, ARG_CONFIRMED_AT, ARG_REFUNDED,
 	ARG_REFUNDED_QUANTITY, ARG_ATTRIBUTES, ARG_SINCE, ARG_MAX_BACKDATE,
 	ARG_MAX_FUTURE, ARG_ON_DELETE, ARG_ON_TRUNCATE, ARG_ON_ERROR, ARG_REPLACE,
-	ARG_ROW_TRIGGERS, ARG_ORIGINAL
+	ARG_ROW_TRIGGERS, ARG_ORIGINAL, ARG_REPLACES
 };
 
 /*
@@ -232,6 +232,7 @@ read_arguments(FunctionCallInfo fcinfo, AttachMap *map)
 		map->given[i] = api_text(fcinfo, args[i]);
 	map->given_key = text_array(fcinfo, ARG_KEY, &map->ngiven_key);
 	map->given_original = text_array(fcinfo, ARG_ORIGINAL, &map->ngiven_original);
+	map->given_replaces = text_array(fcinfo, ARG_REPLACES, &map->ngiven_replaces);
 	if (!PG_ARGISNULL(ARG_PHASES))
 		map->given_phases = PG_GETARG_JSONB_P(ARG_PHASES);
 	if (!PG_ARGISNULL(ARG_ATTRIBUTES))

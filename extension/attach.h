@@ -36,6 +36,8 @@ typedef struct AttachMap
 	int			ngiven_key;
 	char	  **given_original;
 	int			ngiven_original;
+	char	  **given_replaces;
+	int			ngiven_replaces;
 	Jsonb	   *given_phases;
 	Jsonb	   *given_attributes;
 	bool		has_since;
@@ -54,6 +56,7 @@ typedef struct AttachMap
 	char	  **key;
 	int			nkey;
 	char	  **original;		/* deparsed, one for each key column; NULL: not mapped */
+	char	  **replaces;		/* the same */
 	char	   *attributes;		/* JSON: name to deparsed text; NULL: all */
 } AttachMap;
 

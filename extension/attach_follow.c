@@ -47,7 +47,8 @@ record_rename_column(Store *store, Oid relid, const char *oldname, const char *n
 	appendStringInfoString(&sql, "UPDATE rebate_data.source SET key_columns = array_replace(key_columns, $2, $3),"
 						   " attributes = (SELECT jsonb_object_agg(a.key, CASE WHEN a.value = to_jsonb($4::text) THEN to_jsonb($5::text) ELSE a.value END)"
 						   "   FROM jsonb_each(attributes) a),"
-						   " original = array_replace(original, $4, $5)");
+						   " original = array_replace(original, $4, $5),"
+						   " \"replaces\" = array_replace(\"replaces\", $4, $5)");
 	for (int i = 0; i < NUM_MAP_ITEMS; i++)
 	{
 		const char *column = quote_identifier(map_names[i]);

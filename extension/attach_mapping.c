@@ -244,40 +244,43 @@ check_key(AttachMap *map, Relation rel)
 }
 
 /*
- * original: for each key column what holds that of the order which a row returns,
- * as the type of the key column.
+ * The key of another order: for each key column what holds it, as the type of the
+ * key column.  Returns the deparsed texts; NULL if nothing was given.
  */
-static void
-check_original(AttachMap *map, Relation rel)
+static char **
+check_other_key(AttachMap *map, Relation rel, const char *what, char **given, int ngiven)
 {
-	if (map->given_original == NULL)
-		return;
-	if (map->ngiven_original != map->nkey)
+	char	  **result;
+
+	if (given == NULL)
+		return NULL;
+	if (ngiven != map->nkey)
 		ereport(ERROR,
 				(errcode(ERRCODE_RB_INVALID_MAPPING),
-				 errmsg("original must have as many elements as the key has columns"),
+				 errmsg("%s must have as many elements as the key has columns", what),
 				 errdetail("The key is %s.", mapping_key_json(map->key, map->nkey)),
-				 errhint("Name, in that order, the columns that hold the key of the order a row returns.")));
-	map->original = palloc(sizeof(char *) * map->nkey);
+				 errhint("Name, in that order, the columns that hold the key of the other order.")));
+	result = palloc(sizeof(char *) * map->nkey);
 	for (int i = 0; i < map->nkey; i++)
 	{
 		Oid			type;
 		Oid			want = getBaseType(get_atttype(RelationGetRelid(rel),
 												   column_number(rel, map->key[i])));
 
-		if (map->given_original[i] == NULL)
+		if (given[i] == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_RB_INVALID_MAPPING),
-					 errmsg("original must not contain nulls")));
-		map->original[i] = check_expression(rel, psprintf("original (%s)", map->key[i]),
-											map->given_original[i], want, &type, NULL);
-		if (map->nkey == 1 && strcmp(map->original[i], quote_identifier(map->key[i])) == 0)
+					 errmsg("%s must not contain nulls", what)));
+		result[i] = check_expression(rel, psprintf("%s (%s)", what, map->key[i]), given[i], want,
+									 &type, NULL);
+		if (map->nkey == 1 && strcmp(result[i], quote_identifier(map->key[i])) == 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_RB_INVALID_MAPPING),
-					 errmsg("original (%s) is the key column itself", map->key[i]),
-					 errdetail("Every order would return itself."),
-					 errhint("Name the column that holds the key of the order a row returns.")));
+					 errmsg("%s (%s) is the key column itself", what, map->key[i]),
+					 errdetail("Every order would be about itself."),
+					 errhint("Name the column that holds the key of the other order.")));
 	}
+	return result;
 }
 
 /* phases: an object from status values to phases. */
@@ -402,7 +405,10 @@ mapping_check(AttachMap *map, Relation rel, Store *store)
 	check_distance("max_future", map->max_future);
 
 	check_key(map, rel);
-	check_original(map, rel);
+	map->original = check_other_key(map, rel, "original", map->given_original,
+									map->ngiven_original);
+	map->replaces = check_other_key(map, rel, "replaces", map->given_replaces,
+									map->ngiven_replaces);
 	map->text[MAP_MEMBER] = check_expression(rel, "member", map->given[MAP_MEMBER], InvalidOid,
 											 &map->type[MAP_MEMBER], &collation);
 	check_canonical("member", map->type[MAP_MEMBER], collation);

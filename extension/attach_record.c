@@ -25,6 +25,13 @@ jsonb_text(Jsonb *jb)
 	return jb ? JsonbToCString(NULL, &jb->root, VARSIZE(jb)) : NULL;
 }
 
+/* Settings that map the key of another order */
+static bool
+is_other_key(const char *name)
+{
+	return strcmp(name, "original") == 0 || strcmp(name, "replaces") == 0;
+}
+
 /* Add a setting of the new call to the list that is compared. */
 static void
 add_setting(Recorded *recorded, const char *name, char *given, char *meaning)
@@ -62,6 +69,10 @@ record_read(Store *store, Oid relid, AttachMap *map, Recorded *recorded)
 				map->given_original ?
 				mapping_key_json(map->given_original, map->ngiven_original) : NULL,
 				map->original ? mapping_key_json(map->original, map->nkey) : NULL);
+	add_setting(recorded, "replaces",
+				map->given_replaces ?
+				mapping_key_json(map->given_replaces, map->ngiven_replaces) : NULL,
+				map->replaces ? mapping_key_json(map->replaces, map->nkey) : NULL);
 	add_setting(recorded, "phases", jsonb_text(map->given_phases), NULL);
 	add_setting(recorded, "attributes", jsonb_text(map->given_attributes),
 				map->attributes ? jsonb_text(DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(map->attributes)))) : NULL);
@@ -86,8 +97,8 @@ record_read(Store *store, Oid relid, AttachMap *map, Recorded *recorded)
 			appendStringInfoString(&sql, "COALESCE('code ' || currency_code, currency)");
 		else if (strcmp(name, "key") == 0)
 			appendStringInfoString(&sql, "to_jsonb(key_columns)::text");
-		else if (strcmp(name, "original") == 0)
-			appendStringInfoString(&sql, "to_jsonb(original)::text");
+		else if (is_other_key(name))
+			appendStringInfo(&sql, "to_jsonb(%s)::text", quote_identifier(name));
 		else if (strcmp(name, "attributes") == 0)
 			appendStringInfoString(&sql, "attributes::text");
 		else if (i < NUM_MAP_ITEMS)
@@ -197,7 +208,7 @@ arguments_json(const Recorded *recorded, const AttachMap *map)
 	{
 		const Setting *s = &recorded->settings[i];
 
-		if (strcmp(s->name, "key") == 0 || strcmp(s->name, "original") == 0 ||
+		if (strcmp(s->name, "key") == 0 || is_other_key(s->name) ||
 			strcmp(s->name, "phases") == 0 || strcmp(s->name, "attributes") == 0)
 			json_add_raw(&buf, s->name, s->new_given);
 		else
@@ -212,7 +223,7 @@ bool
 record_links_differ(const Recorded *recorded)
 {
 	for (int i = 0; i < recorded->nsettings; i++)
-		if (strcmp(recorded->settings[i].name, "original") == 0 &&
+		if (is_other_key(recorded->settings[i].name) &&
 			!same_setting(&recorded->settings[i]))
 			return true;
 	return false;
@@ -276,6 +287,7 @@ record_write(Store *store, Relation rel, AttachMap *map, Recorded *recorded)
 	sql_text(&params, map->on_error);
 	sql_param(&params, JSONBOID, arguments_json(recorded, map), false);	/* $22 */
 	sql_text_array(&params, map->original, map->nkey);	/* $23 */
+	sql_text_array(&params, map->replaces, map->nkey);
 
 	if (recorded->exists)
 	{
@@ -287,20 +299,21 @@ record_write(Store *store, Relation rel, AttachMap *map, Recorded *recorded)
 				"  quantity = $7, order_time = $8, status = $9, confirmed_at = $10, refunded = $11,"
 				"  refunded_quantity = $12, currency_code = $13, phases = $14, attributes = $15::jsonb,"
 				"  since = $16, max_backdate = $17, max_future = $18, on_delete = $19,"
-				"  on_truncate = $20, on_error = $21, arguments = $22, original = $23,"
+				"  on_truncate = $20, on_error = $21, arguments = $22, original = $23, \"replaces\" = $24,"
 				"  attached_at = CASE WHEN detached_at IS NULL THEN attached_at ELSE now() END,"
 				"  attached_by = CASE WHEN detached_at IS NULL THEN attached_by ELSE session_user END,"
 				"  detached_at = NULL"
-				" WHERE source_id = $24 AND relation::oid = $1", &params, SPI_OK_UPDATE);
+				" WHERE source_id = $25 AND relation::oid = $1", &params, SPI_OK_UPDATE);
 	}
 	else
 		sql_run("INSERT INTO rebate_data.source (source_id, relation, relation_name, programme_id,"
 				"  key_columns, member, amount, currency, quantity, order_time, status, confirmed_at,"
 				"  refunded, refunded_quantity, currency_code, phases, attributes, since,"
-				"  max_backdate, max_future, on_delete, on_truncate, on_error, arguments, original)"
+				"  max_backdate, max_future, on_delete, on_truncate, on_error, arguments, original,"
+				"  \"replaces\")"
 				" SELECT COALESCE((SELECT max(source_id) FROM rebate_data.source), 0) + 1, $1::regclass, $2, 1,"
 				"  $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15::jsonb, $16, $17, $18, $19,"
-				"  $20, $21, $22, $23", &params, SPI_OK_INSERT);
+				"  $20, $21, $22, $23, $24", &params, SPI_OK_INSERT);
 	store_spi_end(&scope);
 }
 

@@ -283,6 +283,25 @@ static const char *const ledger_queries[] = {
 	"SELECT 'facts of an order disagree', 'source ' || source_id || ', order ' || order_key, NULL"
 	"  FROM rebate_data.accrual GROUP BY source_id, order_key"
 	" HAVING min(generation) <> max(generation) OR min(first_seen) <> max(first_seen)",
+	/* the clock stands still for what is frozen */
+	"SELECT 'frozen order does not know of its freeze', 'source ' || f.source_id || ', order ' || f.order_key, f.reason"
+	"  FROM rebate_data.freeze f"
+	" WHERE NOT EXISTS (SELECT FROM rebate_data.accrual x WHERE x.source_id = f.source_id"
+	"                      AND x.order_key = f.order_key AND x.flags & 1024 <> 0)",
+	"SELECT 'order says that it is frozen and is not', 'source ' || x.source_id || ', order ' || x.order_key, NULL"
+	"  FROM rebate_data.accrual x WHERE x.flags & 1024 <> 0"
+	"   AND NOT EXISTS (SELECT FROM rebate_data.freeze f"
+	"                    WHERE f.source_id = x.source_id AND f.order_key = x.order_key)",
+	"SELECT 'rebate matured while it was frozen', 'accrual ' || accrual_id, NULL"
+	"  FROM rebate_data.accrual WHERE bucket NOT IN ('0', '1', '2') AND due = 'infinity'",
+	/* the clock finds by another table what is due */
+	"SELECT CASE WHEN x.accrual_id IS NULL THEN 'what waits for the clock is no accrual'"
+	"            ELSE 'accrual does not wait for the clock' END,"
+	"       'account ' || account_id || ', entry ' || seq, NULL"
+	"  FROM (SELECT * FROM rebate_data.accrual"
+	"         WHERE bucket IN ('0', '1', '2') AND due IS NOT NULL) x"
+	"  FULL JOIN (SELECT true AS waits, * FROM rebate_data.waiting) w USING (account_id, seq, bucket, due)"
+	" WHERE x.accrual_id IS NULL OR w.waits IS NULL",
 	"SELECT 'account in an unknown currency', 'account ' || a.account_id, a.currency"
 	"  FROM rebate_data.account a"
 	" WHERE NOT EXISTS (SELECT FROM rebate_data.currency c WHERE c.code = a.currency)",

@@ -101,11 +101,34 @@ compare_link(SourceAudit *a, const Decision *d)
 
 	if (!a->source->linked)
 		return;
-	found = links_of(a->store, a->source->source_id, a->key, a->snapshot, &link);
-	if (!links_agree(found ? &link : NULL, d ? d : &nothing))
+	found = links_of(a->store, a->source->source_id, a->key, LINK_RETURN, a->snapshot,
+					 &link);
+	if (!links_agree(LINK_RETURN, found ? &link : NULL, d ? d : &nothing))
 		report_order(a, a->key, "what it returns is recorded otherwise than its row says",
 					 found ? psprintf("Recorded is a return of order %s.", link.target) :
 					 psprintf("It is a return of order %s.", d->original));
+	if (d == NULL || !d->has_row)
+		return;
+	found = links_of(a->store, a->source->source_id, a->key, LINK_REPLACES, a->snapshot, &link);
+	if (!links_agree(LINK_REPLACES, found ? &link : NULL, d))
+		report_order(a, a->key, "what it replaces is recorded otherwise than its row says",
+					 found ? psprintf("Recorded is order %s.", link.target) :
+					 psprintf("It replaces order %s.", d->replaces));
+}
+
+/* When the clock comes to an accrual, later if it was frozen */
+static void
+compare_due(SourceAudit *a, HeapTuple tuple, const Wish *wish)
+{
+	bool		isnull;
+	Datum		due = heap_getattr(tuple, ACC_DUE, RelationGetDescr(a->accrual), &isnull);
+
+	if (isnull != !wish->has_due ||
+		(!isnull && DatumGetTimestampTz(due) !=
+		 freezes_due(&a->facts.freezes, wish->bucket == BUCKET_MATURING ?
+					 a->decision->confirmed_at : a->decision->order_time, wish->due)))
+		report_order(a, a->key, "rebate is due at another time than its order says",
+					 psprintf("Accrual " INT64_FORMAT ".", ((Form_accrual) GETSTRUCT(tuple))->accrual_id));
 }
 
 /* Compare one order's decision with its accruals. */
@@ -136,6 +159,8 @@ compare_order(SourceAudit *a)
 				 !(wish->bucket == BUCKET_MATURING && row->bucket == '0' + BUCKET_AVAILABLE))
 			report_order(a, a->key, "rebate is in another bucket than its order's phase says",
 						 psprintf("Accrual " INT64_FORMAT ".", row->accrual_id));
+		else if (target != 0 && row->bucket <= '0' + BUCKET_MATURING)
+			compare_due(a, a->facts.rows[i], wish);
 		if (wish)
 			wish->amount = 0;	/* accounted for */
 	}
@@ -245,7 +270,9 @@ check_orphan_links(SourceAudit *a)
 		Link	   *link = lfirst(lc);
 
 		CHECK_FOR_INTERRUPTS();
-		if (facts_fetch_row(a->source, a->rel, link->key, a->snapshot, a->slot) ||
+		/* what a row replaced stays known when it is gone */
+		if (link->kind == LINK_REPLACES ||
+			facts_fetch_row(a->source, a->rel, link->key, a->snapshot, a->slot) ||
 			is_deferred(a, link->key) || (a->facts.flags & ORDER_ARCHIVED))
 			continue;
 		report_order(a, link->key, "return without its row",

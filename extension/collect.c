@@ -205,6 +205,23 @@ typedef struct Again
 	List	   *mistaken;		/* orders that say of it what they must not */
 } Again;
 
+/* An order was split from one that this transaction has made and not posted yet. */
+static void
+inherit_unposted(Again *a, OrderLinks *links)
+{
+	OrderItem  *root;
+
+	if (links->root == NULL || links->root_known)
+		return;
+	root = collection_find(a->source->source_id, links->root);
+	if (root == NULL || root->state.posted || root->state.decision == NULL)
+		return;
+	links->root_known = true;
+	links->generation = root->state.decision->generation;
+	links->first_seen = root->state.decision->first_seen;
+	links->root_before = (root->state.decision->flags & ORDER_BEFORE_ATTACHMENT) != 0;
+}
+
 static void
 decide_again(void *arg)
 {
@@ -230,6 +247,7 @@ decide_again(void *arg)
 		image_read(a->store, a->source, a->slot, &image);
 		links_judge(a->store, a->source, a->rel, &image, a->snapshot, &context.links,
 					&a->mistaken);
+		inherit_unposted(a, &context.links);
 	}
 	context.archived = !there && (state->archived || state->facts->deferred_archived);
 	/* what was deferred is judged as of then */
@@ -345,12 +363,15 @@ decide_item(Again *a, CollectBatch *failures, OrderItem *item)
 		state->posted = true;
 		return;
 	}
-	if (state->decision->failed && !(a->source->linked && item->warned))
-		count_failure(failures, item->key, state->decision);
-	item->warned = true;
 	state->reread = false;
 	if (a->source->linked)
 		keep_links(a);
+	/* of one that is decided once more this was only about what it says of others */
+	if (state->reread)
+		return;
+	if (state->decision->failed && !(a->source->linked && item->warned))
+		count_failure(failures, item->key, state->decision);
+	item->warned = true;
 }
 
 /*

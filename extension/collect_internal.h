@@ -84,7 +84,10 @@ extern void collection_posted(void);
 extern void collect_links_begin(Store *store);
 extern void collect_links_keep(Store *store, Source *source, OrderItem *item);
 
-/* An order to be decided again because of another one, whose lock we hold */
+/*
+ * An order to be decided again because of another one.  Whoever decides it holds
+ * the lock of that one, too.
+ */
 extern void collect_links_pull(Store *store, Source *source, const char *key);
 
 /* collect_rows.c, for both ways to a decision */

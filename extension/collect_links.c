@@ -32,7 +32,8 @@ typedef struct Ask
 	Snapshot	snapshot;
 	TupleTableSlot *slot;
 	OrderItem  *item;
-	char	   *about;			/* the answer */
+	char	   *original;		/* the answers */
+	char	   *replaces;
 } Ask;
 
 static void
@@ -45,7 +46,70 @@ ask_row(void *arg)
 	if (!facts_fetch_row(ask->source, ask->rel, ask->item->key, ask->snapshot, ask->slot))
 		return;
 	image_read_link(ask->store, ask->source, ask->slot, &image);
-	ask->about = image.original;
+	ask->original = image.original;
+	ask->replaces = image.replaces;
+}
+
+/* What an item is about, by its row and by what is recorded, added to the list */
+static List *
+about(Ask *ask, OrderItem *item, List *keys)
+{
+	static const char kinds[] = {LINK_RETURN, LINK_REPLACES};
+	int			n = list_length(keys);
+	Link		link;
+
+	ask->item = item;
+	ask->original = ask->replaces = NULL;
+	if (!ask->source->broken && !item->state.moved)
+	{
+		/* if it raises, it will again, and be told */
+		if (ask->source->has_expressions)
+			(void) run_guarded(ask->store, ask_row, ask);
+		else
+			ask_row(ask);
+	}
+	if (ask->original)
+		keys = lappend(keys, ask->original);
+	if (ask->replaces)
+		keys = lappend(keys, ask->replaces);
+	for (int i = 0; i < (int) lengthof(kinds); i++)
+		if (links_of(ask->store, ask->source->source_id, item->key, kinds[i], ask->snapshot, &link))
+			keys = lappend(keys, link.target);
+	item->about_another = list_length(keys) > n;
+	return keys;
+}
+
+/*
+ * Lock orders, and those that they were split from: who decides an order decides
+ * all that were split from the same one.  What is between them may change until
+ * the lock is there; then it is looked at again.
+ */
+static void
+lock_keys(Store *store, Source *source, List *keys)
+{
+	bool		taken = true;
+
+	while (taken)
+	{
+		Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+		const char **array = palloc(sizeof(char *) * 2 * Max(list_length(keys), 1));
+		int			n = 0;
+		ListCell   *lc;
+
+		foreach(lc, keys)
+		{
+			char	   *root = NULL;
+
+			array[n++] = lfirst(lc);
+			if (source->replaces)
+				root = links_root(store, source->source_id, lfirst(lc), snapshot);
+			if (root)
+				array[n++] = root;
+		}
+		UnregisterSnapshot(snapshot);
+		taken = links_lock(source->source_id, array, n) && source->replaces;
+		pfree(array);
+	}
 }
 
 /*
@@ -57,8 +121,7 @@ static void
 begin_source(Store *store, Source *source)
 {
 	Ask			ask = {.store = store,.source = source};
-	int			n = 0;
-	const char **keys = palloc(sizeof(char *) * 3 * (collection.n - collection.first_unposted));
+	List	   *keys = NIL;
 
 	ask.rel = table_open(source->relid, AccessShareLock);
 	ask.slot = table_slot_create(ask.rel, NULL);
@@ -66,39 +129,23 @@ begin_source(Store *store, Source *source)
 	for (int i = collection.first_unposted; i < collection.n; i++)
 	{
 		OrderItem  *item = collection.items[i];
-		Link		link;
 
 		if (item->state.posted || item->source_id != source->source_id)
 			continue;
 		CHECK_FOR_INTERRUPTS();
-		item->about_another = item->pulled = false;
+		item->pulled = false;
 		item->warned = item->state.decision && item->state.decision->failed &&
 			!item->state.reread && !item->state.failed;
-		keys[n++] = item->key;
-		ask.item = item;
-		ask.about = NULL;
-		if (!source->broken && !item->state.moved)
-		{
-			if (source->has_expressions)
-				(void) run_guarded(store, ask_row, &ask);	/* it will fail again, and be told */
-			else
-				ask_row(&ask);
-		}
-		if (ask.about)
-			keys[n++] = ask.about;
-		if (links_of(store, source->source_id, item->key, ask.snapshot, &link))
-			keys[n++] = link.target;
-		else
-			link.target = NULL;
-		item->about_another = ask.about || link.target;
+		keys = lappend(keys, unconstify(char *, item->key));
+		keys = about(&ask, item, keys);
 		if (!item->state.moved)
 			collection_change(item)->reread = true;
 	}
 	UnregisterSnapshot(ask.snapshot);
 	ExecDropSingleTupleTableSlot(ask.slot);
 	table_close(ask.rel, NoLock);
-	links_lock(source->source_id, keys, n);
-	pfree(keys);
+	lock_keys(store, source, keys);
+	list_free(keys);
 }
 
 static int
@@ -156,37 +203,65 @@ collect_links_pull(Store *store, Source *source, const char *key)
 	if (item && !item->state.posted)
 		return;					/* it is decided anyway */
 	if (item == NULL)
-	{
-		links_lock(source->source_id, &key, 1);
 		item = collection_add(source->source_id, source->relid,
 							  MemoryContextStrdup(collection.context, key),
 							  rules_generation(store));
-	}
 	item->about_another = item->warned = false;
 	item->pulled = true;
 	collection_touch(item);
 }
 
+/* All orders that were split from the same one as this */
+static void
+pull_group(Store *store, Source *source, const char *key, Snapshot snapshot)
+{
+	ListCell   *lc;
+
+	foreach(lc, links_group(store, source->source_id, key, snapshot))
+		collect_links_pull(store, source, lfirst(lc));
+}
+
+/* One kind of what an item says; "others" are decided with it if that has changed. */
+static void
+keep_kind(Store *store, Source *source, OrderItem *item, const Decision *d, char kind)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	const char *target = kind == LINK_RETURN ? d->original : d->replaces;
+	Link		link;
+	bool		found = links_of(store, source->source_id, item->key, kind, snapshot, &link);
+
+	UnregisterSnapshot(snapshot);
+	if (links_agree(kind, found ? &link : NULL, d))
+		return;
+	links_write(store, source->source_id, item->key, kind, found ? &link : NULL, d);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	if (kind == LINK_REPLACES && found)
+		pull_group(store, source, link.target, snapshot);
+	if (kind == LINK_RETURN && found)
+		collect_links_pull(store, source, link.target);
+	if (kind == LINK_RETURN && target)
+		collect_links_pull(store, source, target);
+	UnregisterSnapshot(snapshot);
+}
+
 void
 collect_links_keep(Store *store, Source *source, OrderItem *item)
 {
-	static const Decision nothing = {0};
+	static const Decision nothing = {.has_row = true};
 	const Decision *d = item->state.moved ? &nothing : item->state.decision;
-	Snapshot	snapshot;
-	Link		link;
-	bool		found;
 
 	/* what left with its money stays, and what it took of another order, too */
-	if (d->keep && !d->failed)
-		return;
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	found = links_of(store, source->source_id, item->key, snapshot, &link);
-	UnregisterSnapshot(snapshot);
-	if (links_agree(found ? &link : NULL, d))
-		return;
-	links_write(store, source->source_id, item->key, found ? &link : NULL, d);
-	if (found)
-		collect_links_pull(store, source, link.target);
-	if (d->original)
-		collect_links_pull(store, source, d->original);
+	if (source->original && (!d->keep || d->failed))
+		keep_kind(store, source, item, d, LINK_RETURN);
+	if (source->replaces)
+	{
+		Snapshot	snapshot;
+
+		/* what a row replaced stays known when it is gone */
+		if (d->has_row)
+			keep_kind(store, source, item, d, LINK_REPLACES);
+		snapshot = RegisterSnapshot(GetLatestSnapshot());
+		pull_group(store, source, item->key, snapshot);
+		UnregisterSnapshot(snapshot);
+	}
 }

@@ -10,6 +10,7 @@
 #include "rebate.h"
 
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
 
 #include "arith.h"
@@ -24,6 +25,7 @@
 
 DecideTrace decide_trace = NULL;
 void	   *decide_trace_arg = NULL;
+TimestampTz decide_clock = DT_NOBEGIN;
 
 /* A rule that applies to the order, and what it pays before refunds */
 typedef struct Applicable
@@ -32,6 +34,7 @@ typedef struct Applicable
 	Numeric		base;			/* V, absolute; NULL: not a percentage */
 	Numeric		exact;			/* A, absolute, after the limit */
 	bool		chosen;
+	bool		shared;			/* its part of what the orders of its group get together */
 } Applicable;
 
 static void
@@ -42,8 +45,8 @@ trace(RuleVersion *v, const char *outcome, Numeric amount, const char *detail)
 }
 
 /* A moment plus an interval in the programme's zone, back to an instant */
-static TimestampTz
-local_plus(Store *store, TimestampTz moment, Interval *span)
+TimestampTz
+decide_local_plus(Store *store, TimestampTz moment, Interval *span)
 {
 	Datum		zone = CStringGetTextDatum(store->time_zone);
 	Datum		local = DirectFunctionCall2(timestamptz_zone, zone, TimestampTzGetDatum(moment));
@@ -80,12 +83,20 @@ limited(RuleVersion *v, Numeric exact)
 	return v->reject_over_limit ? NULL : v->max_per_order;
 }
 
+/* Rules whose result is one for all orders that were split from the same one */
+static bool
+counts_once(const RuleVersion *v)
+{
+	return v->formula == FORMULA_FIXED || v->minimum || v->max_per_order;
+}
+
 /*
- * Whether a version applies to an order, and what it pays before refunds.
+ * Whether a version applies to an order, and what it pays before refunds; not
+ * "alone": before minimum and limit, which are judged for its group as a whole.
  * Numbers are absolute; the caller negates for a negative row.
  */
 static bool
-evaluate(Source *source, OrderImage *image, RuleVersion *v, Applicable *result)
+evaluate(Source *source, OrderImage *image, RuleVersion *v, bool alone, Applicable *result)
 {
 	int			sign = arith_sign(image->amount);
 	Numeric		amount = arith_abs(image->amount);
@@ -95,7 +106,7 @@ evaluate(Source *source, OrderImage *image, RuleVersion *v, Applicable *result)
 	result->version = v;
 	result->base = NULL;
 	result->exact = NULL;
-	result->chosen = false;
+	result->chosen = result->shared = false;
 
 	if (v->source_id != 0 && v->source_id != source->source_id)
 		return false;
@@ -126,7 +137,7 @@ evaluate(Source *source, OrderImage *image, RuleVersion *v, Applicable *result)
 			return false;
 		}
 	}
-	if (v->minimum && arith_cmp(amount, v->minimum) < 0)
+	if (alone && v->minimum && arith_cmp(amount, v->minimum) < 0)
 	{
 		trace(v, "below the minimum", v->minimum, NULL);
 		return false;
@@ -174,7 +185,7 @@ evaluate(Source *source, OrderImage *image, RuleVersion *v, Applicable *result)
 			break;
 	}
 
-	result->exact = limited(v, exact);
+	result->exact = alone ? limited(v, exact) : exact;
 	if (result->exact == NULL)
 	{
 		trace(v, "over the limit", exact, NULL);
@@ -266,7 +277,8 @@ after_refunds(Source *source, OrderImage *image, Applicable *rule, Numeric refun
 	if (!any)
 		return true;
 
-	switch (v->refund)
+	/* what a group gets together is not judged again for one of its orders */
+	switch (rule->shared && v->refund == REFUND_REJUDGE ? REFUND_PRO_RATA : v->refund)
 	{
 		case REFUND_ALL:
 			return false;
@@ -326,7 +338,9 @@ order_time_allowed(DecideContext *context, OrderImage *image, OrderFacts *facts,
 
 	if (!image->has_order_time)
 		return true;
+	/* what an order was split from was judged already */
 	if (source->has_max_backdate && !context->any_backdate &&
+		!(image->replaces && (context->links.root_known || !context->links.judged)) &&
 		(!facts->seen || (facts->flags & ORDER_FAILED)) &&
 		!(image->order_time > d->first_seen - USECS_PER_HOUR &&
 		  longer_than_hour(&source->max_backdate)))
@@ -336,7 +350,7 @@ order_time_allowed(DecideContext *context, OrderImage *image, OrderFacts *facts,
 			.day = -source->max_backdate.day,
 			.month = -source->max_backdate.month
 		};
-		TimestampTz limit = local_plus(context->store, d->first_seen, &back);
+		TimestampTz limit = decide_local_plus(context->store, d->first_seen, &back);
 
 		if (image->order_time < limit)
 		{
@@ -347,7 +361,7 @@ order_time_allowed(DecideContext *context, OrderImage *image, OrderFacts *facts,
 	}
 	if (source->has_max_future && image->order_time > context->now)
 	{
-		TimestampTz limit = local_plus(context->store, context->now, &source->max_future);
+		TimestampTz limit = decide_local_plus(context->store, context->now, &source->max_future);
 
 		if (image->order_time > limit)
 		{
@@ -374,7 +388,7 @@ find_rules(DecideContext *context, OrderImage *image, Decision *d, Applicable **
 	Interval	day = {.day = 1};
 
 	if (source->order_time_is_date)
-		until = local_plus(context->store, d->order_time, &day) - 1;
+		until = decide_local_plus(context->store, d->order_time, &day) - 1;
 	initStringInfo(&key);
 	for (int i = 0; i < nscopes; i++)
 	{
@@ -413,12 +427,216 @@ find_rules(DecideContext *context, OrderImage *image, Decision *d, Applicable **
 				rules = rules ? repalloc(rules, sizeof(Applicable) * allocated)
 					: palloc(sizeof(Applicable) * allocated);
 			}
-			if (evaluate(source, image, v, &rules[n]))
+			if (evaluate(source, image, v, context->links.group == NIL || !counts_once(v),
+						 &rules[n]))
 				n++;
 		}
 	}
 	*result = rules;
 	return n;
+}
+
+/*
+ * The part of "whole" minor units that goes to weights[0]: truncate, then one
+ * unit each by largest fraction, ties by key.
+ */
+static int64
+largest_remainder(int64 whole, Numeric *weights, const char **keys, int n)
+{
+	Numeric		total = weights[0];
+	int64		left = whole;
+	int64		result = 0;
+	int			before = 0;
+	Numeric	   *rest = palloc(sizeof(Numeric) * n);
+
+	for (int i = 1; i < n; i++)
+		total = arith_add(total, weights[i]);
+	for (int i = 0; i < n; i++)
+	{
+		Datum		share = NumericGetDatum(arith_mul(arith_from_int64(whole), weights[i]));
+		Datum		part = DirectFunctionCall2(numeric_div_trunc, share, NumericGetDatum(total));
+		int64		units = DatumGetInt64(DirectFunctionCall1(numeric_int8, part));
+
+		rest[i] = DatumGetNumeric(DirectFunctionCall2(numeric_mod, share, NumericGetDatum(total)));
+		left -= units;
+		if (i == 0)
+			result = units;
+	}
+	for (int i = 1; i < n; i++)
+	{
+		int			cmp = arith_cmp(rest[i], rest[0]);
+
+		before += cmp > 0 || (cmp == 0 && strcmp(keys[i], keys[0]) < 0);
+	}
+	return result + (before < left ? 1 : 0);
+}
+
+/*
+ * Judge a rule once for the orders of a group that it applies to, and replace the
+ * order's own result by its share; false if it pays nothing.
+ */
+static bool
+share_rule(OrderImage *image, Applicable *rule, List *others, const Applicable *const *theirs,
+		   const int *ntheirs)
+{
+	RuleVersion *v = rule->version;
+	int			max = list_length(others) + 1;
+	Numeric	   *weights = palloc(sizeof(Numeric) * max);
+	const char **keys = palloc(sizeof(char *) * max);
+	Numeric		total = arith_abs(image->amount);
+	Numeric		exact = rule->exact;
+	Fraction	result = {0};
+	int64		whole;
+	int			n = 1;
+
+	weights[0] = total;
+	keys[0] = image->key;
+	for (int i = 0; i < list_length(others); i++)
+	{
+		GroupMember *other = list_nth(others, i);
+
+		for (int j = 0; j < ntheirs[i]; j++)
+		{
+			if (theirs[i][j].version != v)
+				continue;
+			weights[n] = arith_abs(other->image.amount);
+			keys[n] = other->key;
+			total = arith_add(total, weights[n++]);
+			if (v->formula != FORMULA_FIXED)
+				exact = arith_add(exact, theirs[i][j].exact);
+		}
+	}
+	if (v->minimum && arith_cmp(total, v->minimum) < 0)
+	{
+		trace(v, "below the minimum", v->minimum, NULL);
+		return false;
+	}
+	result.num = limited(v, exact);
+	if (result.num == NULL)
+	{
+		trace(v, "over the limit", exact, NULL);
+		return false;
+	}
+	rule->shared = n > 1;
+	rule->exact = result.num;
+	/* what is out of range is told when the wish is made */
+	if (n > 1 && arith_round(result, image->currency->scale, v->rounding, &whole))
+		rule->exact = int64_div_fast_to_numeric(largest_remainder(whole, weights, keys, n),
+												image->currency->scale);
+	return true;
+}
+
+/* What counts once for all orders that were split from the same one; the rules that are left */
+static int
+share_rules(DecideContext *context, OrderImage *image, const Decision *d, Applicable *rules, int n)
+{
+	List	   *others = context->links.group;
+	const Applicable **theirs = palloc(sizeof(Applicable *) * Max(list_length(others), 1));
+	int		   *ntheirs = palloc(sizeof(int) * Max(list_length(others), 1));
+	DecideTrace tracing = decide_trace;
+	bool		any = false;
+	int			left = 0;
+
+	for (int i = 0; i < n; i++)
+		any |= counts_once(rules[i].version);
+	if (!any)
+		return n;
+
+	/* the rules of others are theirs to tell */
+	decide_trace = NULL;
+	for (int i = 0; i < list_length(others); i++)
+	{
+		GroupMember *other = list_nth(others, i);
+		Decision	as = {.generation = d->generation};
+		Applicable *found;
+
+		as.order_time = other->image.has_order_time ? other->image.order_time :
+			context->source->has_order_time ? d->order_time : d->first_seen;
+		ntheirs[i] = find_rules(context, &other->image, &as, &found);
+		theirs[i] = found;
+	}
+	decide_trace = tracing;
+	for (int i = 0; i < n; i++)
+	{
+		if (counts_once(rules[i].version) &&
+			!share_rule(image, &rules[i], others, theirs, ntheirs))
+			continue;
+		rules[left++] = rules[i];
+	}
+	return left;
+}
+
+/* When the clock confirms the order as it stands; false if it does not. */
+static bool
+confirms_at(DecideContext *context, const Decision *d, TimestampTz *at)
+{
+	if (!context->source->has_auto_confirm || d->phase != PHASE_PENDING)
+		return false;
+	*at = decide_local_plus(context->store, d->order_time, &context->source->auto_confirm);
+	return true;
+}
+
+/* When the clock gives the order up; once revived, it does not again. */
+static bool
+gives_up_at(DecideContext *context, const Decision *d, TimestampTz *at)
+{
+	if (!context->source->has_give_up || (d->flags & ORDER_REVIVED) ||
+		(d->phase != PHASE_PENDING && d->phase != PHASE_TRACKED))
+		return false;
+	*at = decide_local_plus(context->store, d->order_time, &context->source->give_up);
+	return true;
+}
+
+/* When the clock comes to an order that is not confirmed, frozen time not counted */
+static bool
+next_ageing(DecideContext *context, const Decision *d, TimestampTz *at)
+{
+	TimestampTz confirm = 0,
+				give_up = 0;
+	bool		confirms = confirms_at(context, d, &confirm);
+	bool		gives_up = gives_up_at(context, d, &give_up);
+
+	*at = confirms && gives_up ? Min(confirm, give_up) : confirms ? confirm : give_up;
+	return confirms || gives_up;
+}
+
+/*
+ * What the clock did to an order, and does now if it is the clock that has it
+ * decided.  What comes first is done; a change of the phase revives what was given
+ * up.
+ */
+static void
+apply_clock(DecideContext *context, const OrderFacts *facts, Decision *d)
+{
+	TimestampTz confirm,
+				give_up;
+	bool		confirms;
+	bool		gives_up;
+
+	if (facts->flags & ORDER_GIVEN_UP)
+		d->flags |= d->phase == facts->phase ? ORDER_GIVEN_UP : ORDER_REVIVED;
+	if ((d->flags & ORDER_AUTO_CONFIRMED) && d->phase == PHASE_PENDING)
+		d->phase = PHASE_CONFIRMED;
+	if (TIMESTAMP_IS_NOBEGIN(decide_clock) || (d->flags & ORDER_GIVEN_UP))
+		return;
+	confirms = confirms_at(context, d, &confirm);
+	gives_up = gives_up_at(context, d, &give_up);
+	if (confirms)
+		confirm = freezes_due(&facts->freezes, d->order_time, confirm);
+	if (gives_up)
+		give_up = freezes_due(&facts->freezes, d->order_time, give_up);
+	if (confirms && confirm <= decide_clock && (!gives_up || confirm <= give_up))
+	{
+		d->flags |= ORDER_AUTO_CONFIRMED;
+		d->phase = PHASE_CONFIRMED;
+		if (!d->has_confirmed_at)
+		{
+			d->has_confirmed_at = true;
+			d->confirmed_at = confirm;
+		}
+	}
+	else if (gives_up && give_up <= decide_clock)
+		d->flags |= ORDER_GIVEN_UP;
 }
 
 /* Turn the rules that pay into wishes. */
@@ -476,15 +694,16 @@ make_wishes(DecideContext *context, OrderImage *image, Decision *d, Applicable *
 				d->flags |= ORDER_UNPHASED_RETURN;
 			}
 		}
-		else if (d->phase == PHASE_TRACKED)
-			wish->bucket = BUCKET_TRACKED;
-		else if (d->phase == PHASE_PENDING)
-			wish->bucket = BUCKET_PENDING;
+		else if (d->phase == PHASE_TRACKED || d->phase == PHASE_PENDING)
+		{
+			wish->bucket = d->phase == PHASE_TRACKED ? BUCKET_TRACKED : BUCKET_PENDING;
+			wish->has_due = next_ageing(context, d, &wish->due);
+		}
 		else if (v->has_hold)
 		{
 			wish->bucket = BUCKET_MATURING;
 			wish->has_due = true;
-			wish->due = local_plus(context->store, d->confirmed_at, &v->hold);
+			wish->due = decide_local_plus(context->store, d->confirmed_at, &v->hold);
 		}
 		else
 			wish->bucket = BUCKET_AVAILABLE;
@@ -552,16 +771,30 @@ decide(DecideContext *context, OrderImage *image, OrderFacts *facts)
 	bool		too_old = false;
 	int			n;
 
-	d->generation = known ? facts->generation : context->generation;
-	d->first_seen = known ? facts->first_seen : context->now;
+	/* at its first evaluation an order inherits the facts of what it was split from */
+	if (known || !context->links.root_known)
+	{
+		d->generation = known ? facts->generation : context->generation;
+		d->first_seen = known ? facts->first_seen : context->now;
+	}
+	else
+	{
+		d->generation = context->links.generation;
+		d->first_seen = context->links.first_seen;
+	}
 	d->order_time = facts->seen ? facts->order_time : d->first_seen;
 	d->has_confirmed_at = facts->has_confirmed_at;
 	d->confirmed_at = facts->confirmed_at;
 	d->phase = PHASE_VOID;
-	d->flags = facts->flags & ORDER_BEFORE_ATTACHMENT;
+	d->flags = facts->flags & (ORDER_BEFORE_ATTACHMENT | ORDER_AUTO_CONFIRMED | ORDER_REVIVED);
 
-	if (!facts->seen && context->old_order)
+	if (!facts->seen && (context->old_order || context->links.root_before))
 		d->flags |= ORDER_BEFORE_ATTACHMENT;
+	if (image && !context->source->broken)
+	{
+		d->has_row = true;
+		d->replaces = image->replaces;
+	}
 
 	if (image == NULL)
 	{
@@ -596,6 +829,11 @@ decide(DecideContext *context, OrderImage *image, OrderFacts *facts)
 		fail(d, image->sqlerrcode, image->error, image->error_detail);
 		return d;
 	}
+	if (context->links.cycle)
+	{
+		fail(d, ERRCODE_RB_ORDER_FAILED, "what it replaces leads back to it", NULL);
+		return d;
+	}
 	if (!order_time_allowed(context, image, facts, d))
 		return d;
 
@@ -605,7 +843,9 @@ decide(DecideContext *context, OrderImage *image, OrderFacts *facts)
 		d->has_confirmed_at = true;
 		d->confirmed_at = image->confirmed_at;
 	}
-	else if (d->phase == PHASE_CONFIRMED && !d->has_confirmed_at)
+	if (d->phase == PHASE_TRACKED || d->phase == PHASE_PENDING || (facts->flags & ORDER_GIVEN_UP))
+		apply_clock(context, facts, d);
+	if (d->phase == PHASE_CONFIRMED && !d->has_confirmed_at)
 	{
 		d->has_confirmed_at = true;
 		d->confirmed_at = facts->deferred ? facts->touched_at : context->now;
@@ -625,10 +865,13 @@ decide(DecideContext *context, OrderImage *image, OrderFacts *facts)
 		return d;
 	}
 	add_returned(image, &context->links);
-	if (d->phase == PHASE_VOID || too_old || arith_sign(image->amount) == 0)
+	if (d->phase == PHASE_VOID || too_old || arith_sign(image->amount) == 0 ||
+		(d->flags & ORDER_GIVEN_UP))
 		return d;
 
 	n = find_rules(context, image, d, &rules);
+	if (context->links.group != NIL)
+		n = share_rules(context, image, d, rules, n);
 	if (n == 0)
 	{
 		d->flags |= ORDER_NO_RULE;
@@ -662,6 +905,8 @@ copy_decision(const Decision *d)
 			copy->returned_quantity =
 				DatumGetNumericCopy(NumericGetDatum(d->returned_quantity));
 	}
+	if (d->replaces)
+		copy->replaces = pstrdup(d->replaces);
 	copy->wishes = NULL;
 	if (d->nwishes > 0)
 	{

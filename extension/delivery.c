@@ -234,6 +234,16 @@ shared_payload_send(SharedPayload *payload)
 	payload->len = 0;
 }
 
+/*
+ * There are new entries in more accounts than are named: each page of the queue
+ * is read by every listener of the database, whatever he listens to.
+ */
+void
+shared_notify_many(void)
+{
+	Async_Notify(SHARED_CHANNEL, "{\"v\": 1, \"many\": true}");
+}
+
 /* Half of the queue is left to others: an order never fails for want of room. */
 static bool
 queue_is_half_full(void)
@@ -250,10 +260,15 @@ notify_from_commit(void)
 
 	if (store == NULL || queue_is_half_full())
 		return;
-	payload = MemoryContextAllocZero(TopTransactionContext, sizeof(SharedPayload));
-	for (int i = 0; i < nhints; i++)
-		shared_payload_add(payload, &hints[i].handle, hints[i].last);
-	shared_payload_send(payload);
+	if (too_many)
+		shared_notify_many();
+	else
+	{
+		payload = MemoryContextAllocZero(TopTransactionContext, sizeof(SharedPayload));
+		for (int i = 0; i < nhints; i++)
+			shared_payload_add(payload, &hints[i].handle, hints[i].last);
+		shared_payload_send(payload);
+	}
 	channel_notify(store, hints, nhints);
 }
 

@@ -48,6 +48,11 @@ typedef struct SharedPayload
 	int			naccounts;
 } SharedPayload;
 
+/* Accounts that one round or transaction names on the shared channel; of more it says so only */
+#define MAX_NAMED_ACCOUNTS 300
+
+extern void shared_notify_many(void);
+
 /* Add an account; sends the payload when it is full.  The other sends the rest. */
 extern void shared_payload_add(SharedPayload *payload, const pg_uuid_t *handle, int64 last);
 extern void shared_payload_send(SharedPayload *payload);

@@ -30,6 +30,7 @@
 #include "partition.h"
 #include "ring.h"
 #include "rules.h"
+#include "schedule.h"
 
 PG_FUNCTION_INFO_V1(rebate_doctor);
 
@@ -166,9 +167,6 @@ static const QueryCheck query_checks[] = {
 		"  FROM pg_prepared_xacts p"
 		" WHERE p.database = current_database() AND p.prepared < now() - interval '10 minutes'"
 	" ORDER BY p.prepared"},
-	{"clock",
-		"SELECT 'pg_cron', 'notice', 'it is not installed: nothing runs the jobs that wait for a time', 'CREATE EXTENSION pg_cron'"
-	" WHERE NOT EXISTS (SELECT FROM pg_extension e WHERE e.extname = 'pg_cron')"},
 };
 
 static void
@@ -417,6 +415,25 @@ check_delivery(ReturnSetInfo *result)
 		say(result, "delivery", NULL, "ok", NULL, NULL);
 }
 
+/*----------------------------------------------------------------------------
+ * The clock
+ *----------------------------------------------------------------------------
+ */
+
+static void
+say_clock(void *arg, const char *subject, const char *status, const char *detail,
+		  const char *remedy)
+{
+	say(arg, "clock", subject, status, detail, remedy);
+}
+
+static void
+check_clock(ReturnSetInfo *result)
+{
+	if (schedule_check(say_clock, result))
+		say(result, "clock", NULL, "ok", NULL, NULL);
+}
+
 /* rebate.doctor(thorough) */
 Datum
 rebate_doctor(PG_FUNCTION_ARGS)
@@ -446,6 +463,7 @@ rebate_doctor(PG_FUNCTION_ARGS)
 	(void) rules_generation(store);
 	for (int i = 0; i < (int) lengthof(query_checks); i++)
 		run_query_check(store, result, &query_checks[i]);
+	check_clock(result);
 	check_sources(store, result, thorough);
 	check_delivery(result);
 	return (Datum) 0;

@@ -113,6 +113,12 @@ explain_ledger(Explain *e)
 			" ORDER BY x.rule_id, a.opened_at, a.member, a.currency", &params, SPI_OK_SELECT);
 	read_return_spi(e->rsinfo);
 
+	sql_run("SELECT 'freeze'::text, reason, CASE WHEN unfrozen_at IS NULL THEN 'frozen' ELSE 'ended' END, NULL::numeric,"
+			"       'since ' || frozen_at || ' by ' || frozen_by || COALESCE(', until ' || unfrozen_at || ' by ' || unfrozen_by, '')"
+			"  FROM rebate_data.freeze WHERE source_id = $1 AND order_key = $2 COLLATE \"C\""
+			" ORDER BY frozen_at, reason", &params, SPI_OK_SELECT);
+	read_return_spi(e->rsinfo);
+
 	/* an order that was given another key takes its accruals along */
 	sql_run("SELECT 'entry'::text, 'seq ' || e.seq,"
 			"       CASE e.kind WHEN 'a' THEN 'accrue' WHEN 'r' THEN 'reverse' WHEN 'm' THEN 'move'"

@@ -16,6 +16,9 @@
 /* Lines about returns of the order; beyond, their number */
 #define MAX_RETURN_LINES 20
 
+/* Other orders of its group named in its line */
+#define MAX_GROUP_KEYS 10
+
 void
 explain_line(Explain *e, const char *topic, const char *subject, const char *outcome,
 			 Numeric amount, const char *detail)
@@ -127,7 +130,8 @@ error_text(StringInfo detail, int sqlerrcode, const char *message, const char *m
 static void
 explain_returns(Explain *e)
 {
-	List	   *returns = links_to(e->store, e->source->source_id, e->key, e->snapshot);
+	List	   *returns = links_to(e->store, e->source->source_id, e->key, LINK_RETURN,
+								   e->snapshot);
 	int			n = 0;
 	ListCell   *lc;
 
@@ -145,6 +149,22 @@ explain_returns(Explain *e)
 		explain_line(e, "order", link->key, "return of it", explain_number(link->amount, e->scale),
 					 link->quantity ? psprintf("quantity %s", explain_number_text(link->quantity, 0)) : NULL);
 	}
+}
+
+/* With which orders the order shares what counts once for all of them */
+static void
+explain_group(Explain *e, StringInfo detail)
+{
+	int			n = list_length(e->links.group);
+
+	for (int i = 0; i < Min(n, MAX_GROUP_KEYS); i++)
+		if (i == 0)
+			explain_remark(detail, "fixed amounts, minimums and limits shared with order %s",
+						   ((GroupMember *) linitial(e->links.group))->key);
+		else
+			explain_remark(detail, "%s", ((GroupMember *) list_nth(e->links.group, i))->key);
+	if (n > MAX_GROUP_KEYS)
+		explain_remark(detail, "%d more", n - MAX_GROUP_KEYS);
 }
 
 /*
@@ -206,6 +226,11 @@ explain_order(Explain *e, ErrorData *error)
 		outcome = "guest";
 	else if (d->phase == PHASE_VOID)
 		outcome = "void";
+	else if (d->flags & ORDER_GIVEN_UP)
+	{
+		outcome = "given up";
+		explain_remark(&detail, "by the clock, until its phase changes");
+	}
 	else
 	{
 		looked = arith_sign(image->amount) != 0;
@@ -216,6 +241,9 @@ explain_order(Explain *e, ErrorData *error)
 			explain_remark(&detail, "a return takes nothing before it is pending");
 	}
 
+	if (e->links.root)
+		explain_remark(&detail, "split from order %s", e->links.root);
+	explain_group(e, &detail);
 	if (image && image->member)
 		explain_remark(&detail, "member %s", image->member);
 	if (image && image->currency)
@@ -224,6 +252,8 @@ explain_order(Explain *e, ErrorData *error)
 		explain_remark(&detail, "phase %s", phase_text(image->phase));
 	else if (facts->seen)
 		explain_remark(&detail, "phase %s", phase_text(facts->phase));
+	if (d && (d->flags & ORDER_AUTO_CONFIRMED))
+		explain_remark(&detail, "confirmed by the clock");
 	if (readable && image->quantity)
 		explain_remark(&detail, "quantity %s", explain_number_text(image->quantity, 0));
 	if (facts->seen || d)

@@ -87,6 +87,8 @@ facts_read(Store *store, Relation accrual, int32 source_id, const char *key,
 	index_endscan(scan);
 	index_close(index, NoLock);
 	pfree(DatumGetPointer(keytext));
+	if (facts->flags & ORDER_FROZEN)
+		freezes_read(store, source_id, key, snapshot, &facts->freezes);
 	if (store->maybe_deferred)
 		defer_read(store, source_id, key, snapshot, facts);
 }
@@ -243,8 +245,8 @@ facts_fetch_row(Source *source, Relation rel, const char *key, Snapshot snapshot
  * The lock is that of an UPDATE which changes no key: whoever refers to the row
  * by a foreign key goes on.
  */
-RowLock
-facts_lock_row(Source *source, Relation rel, const char *key)
+static RowLock
+lock_row(Source *source, Relation rel, const char *key, LockWaitPolicy policy)
 {
 	Datum		values[INDEX_MAX_KEYS];
 	Relation	leaf = rel;
@@ -269,7 +271,7 @@ facts_lock_row(Source *source, Relation rel, const char *key)
 		TM_FailureData failure;
 
 		switch (table_tuple_lock(leaf, &tid, snapshot, slot, GetCurrentCommandId(false),
-								 LockTupleNoKeyExclusive, LockWaitSkip,
+								 LockTupleNoKeyExclusive, policy,
 								 TUPLE_LOCK_FLAG_FIND_LAST_VERSION, &failure))
 		{
 			case TM_Ok:
@@ -288,4 +290,16 @@ facts_lock_row(Source *source, Relation rel, const char *key)
 	if (leaf != rel)
 		table_close(leaf, NoLock);
 	return result;
+}
+
+RowLock
+facts_lock_row(Source *source, Relation rel, const char *key)
+{
+	return lock_row(source, rel, key, LockWaitSkip);
+}
+
+RowLock
+facts_wait_row(Source *source, Relation rel, const char *key)
+{
+	return lock_row(source, rel, key, LockWaitBlock);
 }

@@ -70,16 +70,16 @@ image_key(Source *source, TupleTableSlot *slot)
 	return strlen(key) > MAX_KEY_LENGTH ? stand_in(key) : key;
 }
 
-/* Canonical key of the order that a row returns, or NULL: if it is null in part, too */
+/* Canonical key of the order that a row is about, or NULL: if it is null in part, too */
 static char *
-read_original(Source *source, TupleTableSlot *slot)
+read_other_key(Source *source, OrderExpr *exprs, TupleTableSlot *slot)
 {
 	char	  **parts = palloc(sizeof(char *) * source->nkeys);
 
 	for (int i = 0; i < source->nkeys; i++)
 	{
 		bool		isnull;
-		Datum		value = expr_eval(&source->original[i], slot, &isnull);
+		Datum		value = expr_eval(&exprs[i], slot, &isnull);
 
 		if (isnull)
 			return NULL;
@@ -264,13 +264,14 @@ image_read(Store *store, Source *source, TupleTableSlot *slot, OrderImage *image
 	}
 
 	if (source->original)
+		image->original = read_other_key(source, source->original, slot);
+	if (source->replaces)
+		image->replaces = read_other_key(source, source->replaces, slot);
+	if ((image->original && strlen(image->original) > MAX_KEY_LENGTH) ||
+		(image->replaces && strlen(image->replaces) > MAX_KEY_LENGTH))
 	{
-		image->original = read_original(source, slot);
-		if (image->original && strlen(image->original) > MAX_KEY_LENGTH)
-		{
-			fail(image, "the key of the order that it returns is too long", NULL);
-			image->original = NULL;
-		}
+		fail(image, "the key of the order that it is about is too long", NULL);
+		image->original = image->replaces = NULL;
 	}
 
 	image->phase = source->has_status ? read_phase(source, slot, image) : PHASE_CONFIRMED;
@@ -313,6 +314,8 @@ image_read_link(Store *store, Source *source, TupleTableSlot *slot, OrderImage *
 	image->slot = slot;
 	image->key = image_key(source, slot);
 	if (source->original)
-		image->original = read_original(source, slot);
+		image->original = read_other_key(source, source->original, slot);
+	if (source->replaces)
+		image->replaces = read_other_key(source, source->replaces, slot);
 	image->currency = read_currency(store, source, slot, image);
 }

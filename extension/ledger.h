@@ -53,6 +53,17 @@ typedef struct FormData_accrual
 
 typedef FormData_accrual *Form_accrual;
 
+/* The tuples of rebate_data.waiting */
+typedef struct FormData_waiting
+{
+	char		bucket;
+	TimestampTz due;
+	int64		account_id;
+	int64		seq;			/* of the entry that opened the accrual */
+} FormData_waiting;
+
+typedef FormData_waiting *Form_waiting;
+
 /* Columns that both tables have, in this order from kind on */
 enum EntryColumn
 {

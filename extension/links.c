@@ -12,6 +12,7 @@
 #include "access/heapam.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
@@ -49,6 +50,7 @@ read_link(HeapTuple tuple, TupleDesc desc, Link *link)
 
 	heap_deform_tuple(tuple, desc, values, nulls);
 	link->key = TextDatumGetCString(values[LC_ORDER_KEY - 1]);
+	link->kind = DatumGetChar(values[LC_KIND - 1]);
 	link->target = TextDatumGetCString(values[LC_TARGET_KEY - 1]);
 	link->currency = TextDatumGetCString(values[LC_CURRENCY - 1]);
 	link->amount = DatumGetNumericCopy(values[LC_AMOUNT - 1]);
@@ -59,7 +61,7 @@ read_link(HeapTuple tuple, TupleDesc desc, Link *link)
 /* The links whose key, or target, this is; key NULL: all of the source */
 static List *
 find_links(Store *store, int32 source_id, AttrNumber column, StoreIndex index, const char *key,
-		   Snapshot snapshot)
+		   char kind, Snapshot snapshot)
 {
 	Relation	rel = table_open(store->tables[ST_LINK], AccessShareLock);
 	List	   *result = NIL;
@@ -71,7 +73,7 @@ find_links(Store *store, int32 source_id, AttrNumber column, StoreIndex index, c
 	if (key)
 	{
 		ScanKeyInit(&keys[1], column, BTEqualStrategyNumber, F_TEXTEQ, CStringGetTextDatum(key));
-		ScanKeyInit(&keys[2], LC_KIND, BTEqualStrategyNumber, F_CHAREQ, CharGetDatum(LINK_RETURN));
+		ScanKeyInit(&keys[2], LC_KIND, BTEqualStrategyNumber, F_CHAREQ, CharGetDatum(kind));
 	}
 	scan = systable_beginscan(rel, store->indexes[index], true, snapshot, key ? 3 : 1, keys);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
@@ -87,9 +89,9 @@ find_links(Store *store, int32 source_id, AttrNumber column, StoreIndex index, c
 }
 
 bool
-links_of(Store *store, int32 source_id, const char *key, Snapshot snapshot, Link *link)
+links_of(Store *store, int32 source_id, const char *key, char kind, Snapshot snapshot, Link *link)
 {
-	List	   *found = find_links(store, source_id, LC_ORDER_KEY, SI_LINK, key, snapshot);
+	List	   *found = find_links(store, source_id, LC_ORDER_KEY, SI_LINK, key, kind, snapshot);
 
 	if (found == NIL)
 		return false;
@@ -100,7 +102,7 @@ links_of(Store *store, int32 source_id, const char *key, Snapshot snapshot, Link
 List *
 links_of_source(Store *store, int32 source_id, Snapshot snapshot)
 {
-	return find_links(store, source_id, LC_ORDER_KEY, SI_LINK, NULL, snapshot);
+	return find_links(store, source_id, LC_ORDER_KEY, SI_LINK, NULL, 0, snapshot);
 }
 
 static int
@@ -110,9 +112,10 @@ compare_links(const ListCell *a, const ListCell *b)
 }
 
 List *
-links_to(Store *store, int32 source_id, const char *target, Snapshot snapshot)
+links_to(Store *store, int32 source_id, const char *target, char kind, Snapshot snapshot)
 {
-	List	   *found = find_links(store, source_id, LC_TARGET_KEY, SI_LINK_TARGET, target, snapshot);
+	List	   *found = find_links(store, source_id, LC_TARGET_KEY, SI_LINK_TARGET, target, kind,
+									snapshot);
 
 	list_sort(found, compare_links);
 	return found;
@@ -125,8 +128,11 @@ same_number(Numeric a, Numeric b)
 }
 
 bool
-links_agree(const Link *link, const Decision *d)
+links_agree(char kind, const Link *link, const Decision *d)
 {
+	if (kind == LINK_REPLACES)
+		return link && d->replaces ? strcmp(link->target, d->replaces) == 0 :
+			link == NULL && d->replaces == NULL;
 	if (link == NULL || d->original == NULL)
 		return link == NULL && d->original == NULL;
 	return strcmp(link->target, d->original) == 0 &&
@@ -136,24 +142,27 @@ links_agree(const Link *link, const Decision *d)
 }
 
 void
-links_write(Store *store, int32 source_id, const char *key, const Link *old, const Decision *d)
+links_write(Store *store, int32 source_id, const char *key, char kind, const Link *old,
+			const Decision *d)
 {
+	const char *target = kind == LINK_RETURN ? d->original : d->replaces;
 	StoreTableDesc table;
 	HeapTuple	tuple = NULL;
 
 	table_begin(&table, store, ST_LINK);
-	if (d->original)
+	if (target)
 	{
 		Datum		values[LC_NATTS];
 		bool		nulls[LC_NATTS] = {false};
+		bool		takes = kind == LINK_RETURN;
 
 		values[LC_SOURCE_ID - 1] = Int32GetDatum(source_id);
 		values[LC_ORDER_KEY - 1] = CStringGetTextDatum(key);
-		values[LC_KIND - 1] = CharGetDatum(LINK_RETURN);
-		values[LC_TARGET_KEY - 1] = CStringGetTextDatum(d->original);
-		values[LC_CURRENCY - 1] = CStringGetTextDatum(d->currency.code);
-		values[LC_AMOUNT - 1] = NumericGetDatum(d->returned);
-		nulls[LC_QUANTITY - 1] = d->returned_quantity == NULL;
+		values[LC_KIND - 1] = CharGetDatum(kind);
+		values[LC_TARGET_KEY - 1] = CStringGetTextDatum(target);
+		values[LC_CURRENCY - 1] = CStringGetTextDatum(takes ? d->currency.code : "");
+		values[LC_AMOUNT - 1] = NumericGetDatum(takes ? d->returned : arith_from_int64(0));
+		nulls[LC_QUANTITY - 1] = !takes || d->returned_quantity == NULL;
 		values[LC_QUANTITY - 1] = NumericGetDatum(d->returned_quantity);
 		tuple = heap_form_tuple(RelationGetDescr(table.rel), values, nulls);
 	}
@@ -229,6 +238,156 @@ sum_returned(OrderLinks *links, const OrderImage *image, List *returns, List **m
 	}
 }
 
+static bool
+has_key(List *keys, const char *key)
+{
+	ListCell   *lc;
+
+	foreach(lc, keys)
+		if (strcmp(lfirst(lc), key) == 0)
+			return true;
+	return false;
+}
+
+/* Where the way from an order ends, or meets itself */
+static char *
+follow(Store *store, int32 source_id, const char *key, Snapshot snapshot, bool *cycle)
+{
+	List	   *way = NIL;
+	char	   *at = pstrdup(key);
+	Link		link;
+
+	*cycle = false;
+	while (links_of(store, source_id, at, LINK_REPLACES, snapshot, &link))
+	{
+		CHECK_FOR_INTERRUPTS();
+		way = lappend(way, at);
+		at = link.target;
+		*cycle = has_key(way, at);
+		if (*cycle)
+			break;
+	}
+	return at;
+}
+
+char *
+links_root(Store *store, int32 source_id, const char *key, Snapshot snapshot)
+{
+	bool		cycle;
+	char	   *root = follow(store, source_id, key, snapshot, &cycle);
+
+	return cycle ? NULL : root;
+}
+
+static int
+compare_keys(const ListCell *a, const ListCell *b)
+{
+	return strcmp(lfirst(a), lfirst(b));
+}
+
+List *
+links_group(Store *store, int32 source_id, const char *key, Snapshot snapshot)
+{
+	bool		cycle;
+	List	   *group = list_make1(follow(store, source_id, key, snapshot, &cycle));
+
+	for (int i = 0; i < list_length(group); i++)
+	{
+		ListCell   *lc;
+
+		foreach(lc, links_to(store, source_id, list_nth(group, i), LINK_REPLACES, snapshot))
+		{
+			Link	   *link = lfirst(lc);
+
+			CHECK_FOR_INTERRUPTS();
+			if (!has_key(group, link->key))
+				group = lappend(group, link->key);
+		}
+	}
+	list_sort(group, compare_keys);
+	return group;
+}
+
+/* The facts of the order that this one was split from */
+static void
+inherit(Store *store, Source *source, Relation accrual, const char *root, Snapshot snapshot,
+		OrderLinks *links)
+{
+	OrderFacts	facts;
+
+	links->root = root;
+	facts_read(store, accrual, source->source_id, root, snapshot, &facts);
+	links->root_known = facts.seen;
+	links->generation = facts.generation;
+	links->first_seen = facts.first_seen;
+	links->root_before = (facts.flags & ORDER_BEFORE_ATTACHMENT) != 0;
+}
+
+/*
+ * The row of another order of the group, if it counts beside the one that is
+ * judged: alive, in its currency, with an amount of its sign.
+ */
+static GroupMember *
+read_member(Store *store, Source *source, Relation rel, Relation accrual, char *key,
+			const OrderImage *image, Snapshot snapshot)
+{
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	GroupMember *member = NULL;
+	OrderFacts	facts;
+
+	if (facts_fetch_row(source, rel, key, snapshot, slot))
+	{
+		GroupMember *m = palloc0(sizeof(GroupMember));
+		TupleTableSlot *own = MakeSingleTupleTableSlot(source->desc, &TTSOpsHeapTuple);
+
+		ExecForceStoreHeapTuple(ExecCopySlotHeapTuple(slot), own, false);
+		m->key = key;
+		image_read(store, source, own, &m->image);
+		facts_read(store, accrual, source->source_id, key, snapshot, &facts);
+		m->first_seen = facts.seen ? facts.first_seen : GetCurrentTransactionStartTimestamp();
+		if (m->image.sqlerrcode == 0 && m->image.phase != PHASE_VOID && !m->image.original &&
+			!(facts.flags & ORDER_BEFORE_ATTACHMENT) &&
+			!(m->image.has_order_time && m->image.order_time < source->since) &&
+			strcmp(m->image.currency->code, image->currency->code) == 0 &&
+			arith_sign(m->image.amount) == arith_sign(image->amount) &&
+			arith_sign(image->amount) != 0)
+			member = m;
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	return member;
+}
+
+/* The other orders that were split from the same one, and what is inherited of it. */
+static void
+judge_group(Store *store, Source *source, Relation rel, OrderImage *image, Snapshot snapshot,
+			OrderLinks *links)
+{
+	Relation	accrual;
+	List	   *keys;
+	char	   *root = links_root(store, source->source_id, image->key, snapshot);
+	ListCell   *lc;
+
+	links->cycle = root == NULL;
+	if (links->cycle)
+		return;
+	keys = links_group(store, source->source_id, image->key, snapshot);
+	if (list_length(keys) == 1)
+		return;
+	accrual = table_open(store->tables[ST_ACCRUAL], AccessShareLock);
+	if (strcmp(root, image->key) != 0)
+		inherit(store, source, accrual, root, snapshot, links);
+	foreach(lc, keys)
+	{
+		GroupMember *member = NULL;
+
+		if (strcmp(lfirst(lc), image->key) != 0)
+			member = read_member(store, source, rel, accrual, lfirst(lc), image, snapshot);
+		if (member)
+			links->group = lappend(links->group, member);
+	}
+	table_close(accrual, NoLock);
+}
+
 void
 links_judge(Store *store, Source *source, Relation rel, OrderImage *image, Snapshot snapshot,
 			OrderLinks *links, List **mistaken)
@@ -236,9 +395,14 @@ links_judge(Store *store, Source *source, Relation rel, OrderImage *image, Snaps
 	memset(links, 0, sizeof(*links));
 	if (!source->linked || image->sqlerrcode != 0)
 		return;
+	links->judged = true;
 	if (image->original && strcmp(image->original, image->key) != 0)
 		links->original = judge_original(store, source, rel, image, snapshot);
-	sum_returned(links, image, links_to(store, source->source_id, image->key, snapshot), mistaken);
+	if (source->original)
+		sum_returned(links, image, links_to(store, source->source_id, image->key, LINK_RETURN,
+											snapshot), mistaken);
+	if (source->replaces && !image->original)
+		judge_group(store, source, rel, image, snapshot, links);
 }
 
 /*----------------------------------------------------------------------------
@@ -269,16 +433,17 @@ compare_hashes(const void *a, const void *b)
  * Orders are locked by the hash of their key: two with one hash share a lock, and
  * wait for each other in vain at worst.
  */
-void
+bool
 links_lock(int32 source_id, const char **keys, int n)
 {
 	bool		whole = nkey_locks + n > MAX_KEY_LOCKS;
 	uint64	   *hashes;
+	bool		taken;
 
-	(void) acquire(LOCK_CLASS_SOURCE, (uint32) source_id, 0,
-				   whole ? ExclusiveLock : RowExclusiveLock);
+	taken = acquire(LOCK_CLASS_SOURCE, (uint32) source_id, 0,
+					whole ? ExclusiveLock : RowExclusiveLock);
 	if (whole)
-		return;
+		return taken;
 	hashes = palloc(sizeof(uint64) * Max(n, 1));
 	for (int i = 0; i < n; i++)
 		hashes[i] = hash_bytes_extended((const unsigned char *) keys[i], strlen(keys[i]),
@@ -288,8 +453,12 @@ links_lock(int32 source_id, const char **keys, int n)
 		if ((i == 0 || hashes[i] != hashes[i - 1]) &&
 			acquire(LOCK_CLASS_ORDER, (uint32) (hashes[i] >> 32), (uint32) hashes[i],
 					ExclusiveLock))
+		{
 			nkey_locks++;
+			taken = true;
+		}
 	pfree(hashes);
+	return taken;
 }
 
 void

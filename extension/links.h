@@ -12,11 +12,13 @@
 
 /* Kinds of links */
 #define LINK_RETURN 'o'			/* the target is the original of a return */
+#define LINK_REPLACES 'r'		/* it was split from the target, or replaces it */
 
 /* One row of rebate_data.link */
 typedef struct Link
 {
 	char	   *key;
+	char		kind;
 	char	   *target;
 	char	   *currency;
 	Numeric		amount;
@@ -25,21 +27,31 @@ typedef struct Link
 } Link;
 
 /* What an order says of another one; false: nothing is recorded */
-extern bool links_of(Store *store, int32 source_id, const char *key, Snapshot snapshot,
-					 Link *link);
+extern bool links_of(Store *store, int32 source_id, const char *key, char kind,
+					 Snapshot snapshot, Link *link);
 
 /* What other orders say of an order, a list of Link in the order of their keys */
-extern List *links_to(Store *store, int32 source_id, const char *target, Snapshot snapshot);
+extern List *links_to(Store *store, int32 source_id, const char *target, char kind,
+					  Snapshot snapshot);
 
 /* All links of a source */
 extern List *links_of_source(Store *store, int32 source_id, Snapshot snapshot);
 
 /* Whether what is recorded (NULL: nothing) is what a decision says */
-extern bool links_agree(const Link *link, const Decision *d);
+extern bool links_agree(char kind, const Link *link, const Decision *d);
 
 /* Record what a decision says in the place of "old" (NULL: nothing is there) */
-extern void links_write(Store *store, int32 source_id, const char *key, const Link *old,
-						const Decision *d);
+extern void links_write(Store *store, int32 source_id, const char *key, char kind,
+						const Link *old, const Decision *d);
+
+/*
+ * The order that others were split from, by way of whatever is between; the order
+ * itself if it was not.  NULL: the way leads back to where it was.
+ */
+extern char *links_root(Store *store, int32 source_id, const char *key, Snapshot snapshot);
+
+/* Keys of all orders with the same root, in their order, the order itself among them */
+extern List *links_group(Store *store, int32 source_id, const char *key, Snapshot snapshot);
 
 /*
  * Find out what other orders mean for the order that "image" is of.  Orders that
@@ -53,8 +65,9 @@ extern void links_judge(Store *store, Source *source, Relation rel, OrderImage *
  * Lock orders of one source until the end of the transaction, in an order that
  * all agree on.  Whoever decides an order that is about another one holds the
  * locks of both, so that of two transactions the later sees what the other did.
+ * Returns whether a lock was taken that was not held before.
  */
-extern void links_lock(int32 source_id, const char **keys, int n);
+extern bool links_lock(int32 source_id, const char **keys, int n);
 
 /* The locks are gone */
 extern void links_at_xact_end(void);

@@ -7,7 +7,9 @@
 #define REBATE_ORDER_H
 
 #include "rebate.h"
+#include "freeze.h"
 #include "ledger.h"
+#include "nodes/pg_list.h"
 #include "source.h"
 #include "store.h"
 
@@ -23,6 +25,7 @@ typedef struct OrderImage
 	Numeric		quantity;		/* NULL: not mapped or null */
 	Numeric		refunded_quantity;
 	char	   *original;		/* canonical key of the order that it returns; or NULL */
+	char	   *replaces;		/* ... that it was split from or replaces; or NULL */
 	TimestampTz order_time;		/* valid only if has_order_time */
 	bool		has_order_time;
 	bool		has_confirmed_at;
@@ -49,6 +52,7 @@ typedef struct OrderFacts
 	int			nrows;
 	HeapTuple  *rows;			/* copies, t_self set */
 	int			next_part;		/* of a row to come */
+	Freezes		freezes;
 	/* touched while deciding was deferred, and not decided since */
 	bool		deferred;
 	bool		deferred_old;	/* not seen, and older than the attachment */
@@ -78,6 +82,8 @@ typedef struct Decision
 	const char *original;		/* canonical key; NULL: nothing */
 	Numeric		returned;
 	Numeric		returned_quantity;	/* NULL: none */
+	bool		has_row;		/* that says what it replaces, or that it does not */
+	const char *replaces;		/* canonical key; NULL: nothing */
 	int			flags;			/* ORDER_... */
 	char		phase;
 	int32		generation;
@@ -122,6 +128,9 @@ typedef enum RowLock
 } RowLock;
 
 extern RowLock facts_lock_row(Source *source, Relation rel, const char *key);
+
+/* The same, waiting for whoever is changing it */
+extern RowLock facts_wait_row(Source *source, Relation rel, const char *key);
 extern bool facts_fetch_row(Source *source, Relation rel, const char *key, Snapshot snapshot,
 							TupleTableSlot *slot);
 
@@ -135,11 +144,28 @@ typedef enum OriginalState
 	ORIGINAL_OTHER_CURRENCY
 } OriginalState;
 
+/* Another live order that was split from the same one */
+typedef struct GroupMember
+{
+	char	   *key;
+	OrderImage	image;
+	TimestampTz first_seen;
+} GroupMember;
+
 typedef struct OrderLinks
 {
+	bool		judged;			/* false: nobody has looked */
 	Numeric		returned;		/* by other rows; NULL: nothing */
 	Numeric		returned_quantity;
 	OriginalState original;
+	/* of an order that was split from another one, or that others were split from */
+	bool		cycle;			/* it was split from itself */
+	List	   *group;			/* of GroupMember: the others, in the order of their keys */
+	const char *root;			/* NULL: it is the root itself */
+	bool		root_known;		/* and these are its facts: */
+	int32		generation;
+	TimestampTz first_seen;
+	bool		root_before;
 } OrderLinks;
 
 /* decide.c: image NULL: the row is gone */
@@ -157,6 +183,15 @@ typedef struct DecideContext
 } DecideContext;
 
 extern Decision *decide(DecideContext *context, OrderImage *image, OrderFacts *facts);
+
+/*
+ * The moment up to which the clock confirms and gives up what is decided; before
+ * all moments while it is not the clock that has it decided.
+ */
+extern TimestampTz decide_clock;
+
+/* A moment plus an interval in the programme's zone, back to an instant */
+extern TimestampTz decide_local_plus(Store *store, TimestampTz moment, Interval *span);
 
 /* Deep copy into the current context */
 extern Decision *copy_decision(const Decision *d);

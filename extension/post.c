@@ -26,8 +26,8 @@
 #include "rules.h"
 
 /* The day of a moment in the programme's zone */
-static DateADT
-local_date(Posting *p, TimestampTz moment)
+DateADT
+post_local_date(Posting *p, TimestampTz moment)
 {
 	int			tz;
 	struct pg_tm tm;
@@ -50,9 +50,9 @@ local_date(Posting *p, TimestampTz moment)
  *----------------------------------------------------------------------------
  */
 
-static void
-add_movement(PostAccount *account, const Movement *what, char kind, int from, int to,
-			 int32 house, int64 amount)
+void
+post_add_movement(PostAccount *account, const Movement *what, char kind, int from, int to,
+				  int32 house, int64 amount)
 {
 	Movement   *m = palloc(sizeof(Movement));
 
@@ -102,13 +102,13 @@ move_accrual(PostAccount *account, const Movement *what, int64 posted, int from,
 				 errmsg("the rebate is out of range")));
 
 	if (delta < 0)
-		add_movement(account, what, ENTRY_REVERSE, from, -1,
-					 from == BUCKET_TRACKED ? LEDGER_MEMO : expense, -delta);
+		post_add_movement(account, what, ENTRY_REVERSE, from, -1,
+						  from == BUCKET_TRACKED ? LEDGER_MEMO : expense, -delta);
 	if (from != to)
-		add_movement(account, what, ENTRY_MOVE, from, to, 0, Min(posted, target));
+		post_add_movement(account, what, ENTRY_MOVE, from, to, 0, Min(posted, target));
 	if (delta > 0)
-		add_movement(account, what, ENTRY_ACCRUE, -1, to,
-					 to == BUCKET_TRACKED ? LEDGER_MEMO : expense, delta);
+		post_add_movement(account, what, ENTRY_ACCRUE, -1, to,
+						  to == BUCKET_TRACKED ? LEDGER_MEMO : expense, delta);
 }
 
 /* Compare one order's decision with what is posted, and list what is to be done. */
@@ -122,12 +122,20 @@ plan_order(Posting *p, PostOrder *order)
 		.source_id = order->source_id,
 		.order_key = order->key,
 		.event_at = d->order_time,
-		.effective_date = local_date(p, d->order_time),
+		.effective_date = post_local_date(p, d->order_time),
 		.opens = -1
 	};
 	bool		recorded = facts->nrows > 0;
 	bool	   *taken = NULL;
 	int			nopened = 0;
+
+	/* what was recorded while it was decided */
+	d->flags = (d->flags & ~ORDER_FROZEN) | (facts->flags & ORDER_FROZEN);
+	for (int i = 0; i < d->nwishes; i++)
+		if (d->wishes[i].has_due)
+			d->wishes[i].due = freezes_due(&facts->freezes,
+										   d->wishes[i].bucket == BUCKET_MATURING ?
+										   d->confirmed_at : d->order_time, d->wishes[i].due);
 
 	if (d->keep)
 	{
@@ -173,7 +181,14 @@ plan_order(Posting *p, PostOrder *order)
 		if (wish && to == BUCKET_MATURING && from == BUCKET_AVAILABLE &&
 			row->phase == PHASE_CONFIRMED && d->phase == PHASE_CONFIRMED &&
 			!heap_attisnull(oldtuple, ACC_DUE, RelationGetDescr(p->accrual_table.rel)))
+		{
+			bool		isnull;
+
 			to = BUCKET_AVAILABLE;
+			wish->due = DatumGetTimestampTz(heap_getattr(oldtuple, ACC_DUE,
+														 RelationGetDescr(p->accrual_table.rel),
+														 &isnull));
+		}
 
 		if (target != row->earned || (target != 0 && to != from))
 		{
@@ -288,6 +303,7 @@ post_orders(Store *store, PostOrder *orders, int n)
 			p.nentries = nentries;
 	}
 	post_write_accruals(&p);
+	post_write_waiting(&p);
 	post_write_entries(&p);
 
 	end_posting(&p);
@@ -322,12 +338,42 @@ post_new_order(Store *store, PostOrder *order)
 		post_withdraw_accruals(&p);
 	}
 	if (is_new)
+	{
 		post_finish_accruals(&p);
+		post_write_waiting(&p);
+	}
 
 	end_posting(&p);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 	return is_new;
+}
+
+/* Give the rows of an order another key; false if the clock was faster with one. */
+static bool
+rekey_rows(StoreTableDesc *table, const OrderFacts *facts, const char *newkey)
+{
+	TupleDesc	desc = RelationGetDescr(table->rel);
+
+	for (int i = 0; i < facts->nrows; i++)
+	{
+		Datum		values[ACC_NATTS];
+		bool		nulls[ACC_NATTS];
+		TM_Result	result;
+
+		heap_deform_tuple(facts->rows[i], desc, values, nulls);
+		values[ACC_ORDER_KEY - 1] = CStringGetTextDatum(newkey);
+		result = table_replace(table, &facts->rows[i]->t_self,
+							   heap_form_tuple(desc, values, nulls));
+		if (result == TM_Updated)
+			return false;
+		if (result != TM_Ok)
+			ereport(ERROR,
+					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+					 errmsg("could not serialize access due to concurrent update of a rebate"),
+					 errhint("Try the transaction again.")));
+	}
+	return true;
 }
 
 bool
@@ -336,33 +382,29 @@ post_rekey(Store *store, int32 source_id, const char *oldkey, const char *newkey
 	StoreTableDesc table;
 	OrderFacts	facts;
 	Snapshot	snapshot;
+	bool		moved = false;
+	bool		done = false;
 
 	table_begin(&table, store, ST_ACCRUAL);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	facts_read(store, table.rel, source_id, newkey, snapshot, &facts);
 	if (facts.nrows == 0)
 	{
-		facts_read(store, table.rel, source_id, oldkey, snapshot, &facts);
-		for (int i = 0; i < facts.nrows; i++)
+		moved = true;
+		while (!done)
 		{
-			Datum		values[ACC_NATTS];
-			bool		nulls[ACC_NATTS];
-
-			heap_deform_tuple(facts.rows[i], RelationGetDescr(table.rel), values, nulls);
-			values[ACC_ORDER_KEY - 1] = CStringGetTextDatum(newkey);
-			if (table_replace(&table, &facts.rows[i]->t_self,
-							  heap_form_tuple(RelationGetDescr(table.rel), values, nulls)) != TM_Ok)
-				ereport(ERROR,
-						(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-						 errmsg("could not serialize access due to concurrent update of a rebate"),
-						 errhint("Try the transaction again.")));
+			/* those that have the new key already are not found again */
+			facts_read(store, table.rel, source_id, oldkey, snapshot, &facts);
+			if (facts.flags & ORDER_FROZEN)
+				freezes_rekey(store, source_id, oldkey, newkey);
+			done = rekey_rows(&table, &facts, newkey);
+			CommandCounterIncrement();
+			UnregisterSnapshot(snapshot);
+			snapshot = RegisterSnapshot(GetLatestSnapshot());
 		}
-		facts.seen = true;
 	}
-	else
-		facts.seen = false;
 	UnregisterSnapshot(snapshot);
 	table_end(&table);
 	CommandCounterIncrement();
-	return facts.seen;
+	return moved;
 }

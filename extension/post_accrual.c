@@ -30,8 +30,9 @@ add_write(Posting *p)
 	return write;
 }
 
-static void
-add_update(Posting *p, HeapTuple oldtuple, HeapTuple newtuple)
+/* List a new version of an accrual. */
+void
+post_replace_accrual(Posting *p, HeapTuple oldtuple, HeapTuple newtuple)
 {
 	AccrualWrite *write = add_write(p);
 
@@ -168,7 +169,7 @@ post_update_accrual(Posting *p, PostOrder *order, HeapTuple oldtuple, Wish *wish
 	nulls[ACC_CONFIRMED_AT - 1] = confirmed_null;
 	values[ACC_DUE - 1] = due;
 	nulls[ACC_DUE - 1] = due_null;
-	add_update(p, oldtuple, heap_form_tuple(desc, values, nulls));
+	post_replace_accrual(p, oldtuple, heap_form_tuple(desc, values, nulls));
 }
 
 /* Only the flags change: the order failed, or its row left and the money stays. */
@@ -185,7 +186,7 @@ post_update_flags(Posting *p, PostOrder *order)
 			HeapTuple	newtuple = heap_copytuple(oldtuple);
 
 			((Form_accrual) GETSTRUCT(newtuple))->flags = flags;
-			add_update(p, oldtuple, newtuple);
+			post_replace_accrual(p, oldtuple, newtuple);
 		}
 	}
 }

@@ -148,11 +148,18 @@ post_replace_account(Posting *p, PostAccount *account, HeapTuple newtuple)
 	return false;
 }
 
+/* Fewer entries than these are inserted one by one */
+#define MANY 32
+
 void
 post_write_entries(Posting *p)
 {
-	for (int i = 0; i < p->nentries; i++)
-		table_insert(&p->entry_table, p->entries[i]);
+	if (p->nentries >= MANY)
+		table_insert_many(&p->entry_table, p->entries, p->nentries, p->store->indexes[SI_ENTRY],
+						  p->entries);
+	else
+		for (int i = 0; i < p->nentries; i++)
+			table_insert(&p->entry_table, p->entries[i]);
 	if (p->entry_table.rel)
 		table_end(&p->entry_table);
 }

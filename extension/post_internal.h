@@ -75,11 +75,19 @@ typedef struct Posting
 	DateADT		last_date;
 } Posting;
 
+/* post.c: the day of a moment in the programme's zone */
+extern DateADT post_local_date(Posting *p, TimestampTz moment);
+
+/* post.c: list a movement of an account */
+extern void post_add_movement(PostAccount *account, const Movement *what, char kind, int from,
+							  int to, int32 house, int64 amount);
+
 /* post_accrual.c: list what is to be written of accruals */
 extern int	post_new_accrual(Posting *p, PostOrder *order, int64 accrual_id, Wish *wish, int part);
 extern void post_update_accrual(Posting *p, PostOrder *order, HeapTuple oldtuple, Wish *wish,
 								int64 earned, char bucket);
 extern void post_update_flags(Posting *p, PostOrder *order);
+extern void post_replace_accrual(Posting *p, HeapTuple oldtuple, HeapTuple newtuple);
 
 /* Form the row of a new accrual with the entry that opens it */
 extern HeapTuple post_form_accrual(Posting *p, const AccrualWrite *write, const EntryFields *entry,
@@ -95,6 +103,9 @@ extern void post_write_accruals(Posting *p);
 extern bool post_try_accruals(Posting *p);
 extern void post_withdraw_accruals(Posting *p);
 extern void post_finish_accruals(Posting *p);
+
+/* post_waiting.c: after accruals were written, what waits for the clock follows */
+extern void post_write_waiting(Posting *p);
 
 /*
  * post_entry.c: form the entries of one account, and bring its row along.  The

@@ -40,14 +40,18 @@ PGDLLEXPORT void rebate_publisher_main(Datum arg);
 #define LOOK_INTERVAL_MS	1000
 
 /*
- * Milliseconds between two notifications: so many times what one costs, or as
- * many as entries come in a millisecond, in these limits.  The first keeps the
+ * Milliseconds between two notifications: the square of those that one costs, or
+ * as many as entries come in a millisecond, in these limits.  The first keeps the
  * worker and the listeners that it wakes from taking the machine from those who
- * write, the second from being busy with the waking.
+ * write: a notification takes longer the more listeners there are, and the busier
+ * the machine is, and both count.  The second keeps the worker from being busy
+ * with the waking.
  */
-#define COST_FACTOR			16
-#define MIN_PACE_MS			1
+#define MIN_PACE_MS			2
 #define MAX_PACE_MS			250
+
+/* So many rounds without news before it waits to be woken */
+#define QUIET_ROUNDS		5
 
 static RingDatabase *db = NULL;
 static MemoryContext memory = NULL;
@@ -61,7 +65,7 @@ static int	look_interval_ms = LOOK_INTERVAL_MS;
 static uint64 async_flushed = PG_UINT64_MAX;
 
 /* Of rounds, smoothed: the cost of a notification, and the entries that come in a millisecond */
-static double cost_us = 0;
+static double cost_ms = 0;
 static double entries_per_ms = 0;
 static TimestampTz last_round = 0;
 
@@ -187,7 +191,7 @@ learn_pace(TimestampTz started, TimestampTz sent, int64 entries)
 {
 	double		passed_ms = Max((sent - last_round) / 1000.0, 0.001);
 
-	cost_us = cost_us * 0.9 + (sent - started) * 0.1;
+	cost_ms = cost_ms * 0.8 + (sent - started) / 1000.0 * 0.2;
 	entries_per_ms = entries_per_ms * 0.9 + entries / passed_ms * 0.1;
 	last_round = sent;
 }
@@ -195,7 +199,7 @@ learn_pace(TimestampTz started, TimestampTz sent, int64 entries)
 static long
 pace_ms(void)
 {
-	double		pace = Max(cost_us * COST_FACTOR / 1000, entries_per_ms);
+	double		pace = Max(cost_ms * cost_ms, entries_per_ms);
 
 	return (long) Min(Max(pace, MIN_PACE_MS), MAX_PACE_MS);
 }
@@ -299,17 +303,20 @@ leave(int code, Datum arg)
 	ring_unlock();
 }
 
-/* Wait until hints come, the next look is due, or a notification may be sent again. */
+/*
+ * Wait until hints come, the next look is due, or a notification may be sent
+ * again.  While orders come the worker looks for hints by itself: to be woken
+ * would cost those who write, and it would run just when and where they do.
+ */
 static void
 wait_for_work(bool busy)
 {
+	static int	quiet = QUIET_ROUNDS;
 	long		timeout = LOOK_INTERVAL_MS;
 
-	if (busy)
-	{
-		/* nobody needs to wake us */
+	quiet = busy ? 0 : Min(quiet + 1, QUIET_ROUNDS);
+	if (quiet < QUIET_ROUNDS)
 		timeout = pace_ms();
-	}
 	else
 	{
 		pg_atomic_write_u32(&db->sleeping, 1);

@@ -10,6 +10,7 @@
 
 #include "allow.h"
 #include "channel.h"
+#include "clock.h"
 #include "collect.h"
 #include "delivery.h"
 #include "expr.h"
@@ -80,6 +81,7 @@ xact_callback(XactEvent event, void *arg)
 			follow_at_xact_end();
 			rules_at_abort();
 			store_at_abort();
+			clock_at_abort();
 			expr_at_xact_end();
 			source_at_xact_end();
 			feed_at_xact_end(true);

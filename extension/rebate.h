@@ -75,6 +75,10 @@ typedef enum Bucket
 #define ORDER_UNPHASED_RETURN	0x0080	/* negative row that is not pending yet */
 #define ORDER_TOO_OLD			0x0100	/* its time was moved before "since" */
 #define ORDER_RETURN			0x0200	/* a return of another order */
+#define ORDER_FROZEN			0x0400	/* a fact: freezes of it are recorded, ended or not */
+#define ORDER_AUTO_CONFIRMED	0x0800	/* a fact: the clock confirmed it while it was pending */
+#define ORDER_GIVEN_UP			0x1000	/* by the clock, until its phase changes */
+#define ORDER_REVIVED			0x2000	/* a fact: it was given up, and is not again */
 
 /* Settings */
 typedef enum PostingMoment

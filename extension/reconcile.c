@@ -329,9 +329,8 @@ reconcile_table(Store *store, Source *source, Reconciled *result)
 	MemoryContextDelete(o.context);
 }
 
-/* A key as rebate.accruals.order_key has it, or as a person writes it */
-static char *
-key_from_text(Source *source, const char *text)
+char *
+reconcile_key(Source *source, const char *text)
 {
 	char	  **parts = palloc(sizeof(char *) * source->nkeys);
 	Jsonb	   *jb;
@@ -394,7 +393,7 @@ keys_from_array(Source *source, ArrayType *array)
 			ereport(ERROR,
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 					 errmsg("a key must not be null")));
-		sorted = lappend(sorted, key_from_text(source, TextDatumGetCString(elems[i])));
+		sorted = lappend(sorted, reconcile_key(source, TextDatumGetCString(elems[i])));
 	}
 	list_sort(sorted, compare_keys);
 	foreach(lc, sorted)

@@ -35,6 +35,9 @@ typedef struct Reconciled
 extern void reconcile_keys(Store *store, Source *source, List *keys, bool named,
 						   Reconciled *result);
 
+/* A key as rebate.accruals.order_key has it, or as a person writes it */
+extern char *reconcile_key(Source *source, const char *text);
+
 /* Raise unless the mapping of a source fits its table */
 extern void reconcile_check_source(Source *source);
 

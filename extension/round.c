@@ -101,13 +101,16 @@ round_send(Store *store)
 	{
 		Announced  *a = announced_lookup(announced, accounts[i]);
 
-		shared_payload_add(payload, &a->handle, a->last);
+		if (naccounts <= MAX_NAMED_ACCOUNTS)
+			shared_payload_add(payload, &a->handle, a->last);
 		members[i].account_id = a->account_id;
 		members[i].handle = a->handle;
 		members[i].first = a->first;
 		members[i].last = a->last;
 		published += a->last - a->first + 1;
 	}
+	if (naccounts > MAX_NAMED_ACCOUNTS)
+		shared_notify_many();
 	shared_payload_send(payload);
 	(void) channel_notify(store, members, naccounts);
 	return published;

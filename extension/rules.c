@@ -365,18 +365,33 @@ rules_get(Store *store, int32 rule_id)
 	return rule;
 }
 
-int32
-rules_expense(Store *store, int32 rule_id, int32 version)
+static const RuleVersion *
+get_version(Store *store, int32 rule_id, int32 version)
 {
 	Rule	   *rule = rules_get(store, rule_id);
 
 	for (int i = 0; rule && i < rule->nversions; i++)
 		if (rule->versions[i]->version == version)
-			return rule->versions[i]->expense;
+			return rule->versions[i];
 	ereport(ERROR,
 			(errcode(ERRCODE_RB_STORE_DAMAGED),
 			 errmsg("version %d of rule %d is missing", version, rule_id),
 			 errhint("Restore it; rebate.audit() lists what is wrong.")));
+}
+
+int32
+rules_expense(Store *store, int32 rule_id, int32 version)
+{
+	return get_version(store, rule_id, version)->expense;
+}
+
+bool
+rules_hold(Store *store, int32 rule_id, int32 version, Interval *hold)
+{
+	const RuleVersion *v = get_version(store, rule_id, version);
+
+	*hold = v->hold;
+	return v->has_hold;
 }
 
 RuleCandidates *

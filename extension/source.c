@@ -359,10 +359,20 @@ load_options(Source *source, HeapTuple row, TupleDesc desc)
 	source->has_max_future = !isnull;
 	if (!isnull)
 		source->max_future = *DatumGetIntervalP(d);
+	d = COLUMN("auto_confirm_after");
+	source->has_auto_confirm = !isnull;
+	if (!isnull)
+		source->auto_confirm = *DatumGetIntervalP(d);
+	d = COLUMN("give_up_after");
+	source->has_give_up = !isnull;
+	if (!isnull)
+		source->give_up = *DatumGetIntervalP(d);
 	source->on_delete = leave_action(text_column(row, desc, "on_delete"));
 	source->on_truncate = leave_action(text_column(row, desc, "on_truncate"));
 	(void) COLUMN("original");
 	source->linked = !isnull;
+	(void) COLUMN("replaces");
+	source->linked |= !isnull;
 	source->abort_on_error = strcmp(text_column(row, desc, "on_error"), "abort") == 0;
 }
 
@@ -418,6 +428,7 @@ load_mappings(void *arg)
 	source->has_refunded_quantity = load_mapping(source, rel, row, desc, "refunded_quantity",
 												 NUMERICOID, &source->refunded_quantity);
 	source->original = load_other_key(source, rel, row, desc, "original");
+	source->replaces = load_other_key(source, rel, row, desc, "replaces");
 	d = COLUMN("attributes");
 	load_attributes(source, rel, isnull ? NULL : DatumGetJsonbPCopy(d));
 	MemoryContextSwitchTo(old);

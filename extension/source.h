@@ -76,6 +76,7 @@ typedef struct Source
 	OrderExpr		refunded;
 	OrderExpr		refunded_quantity;
 	OrderExpr  *original;		/* key of the order that a row returns; NULL: not mapped */
+	OrderExpr  *replaces;		/* key of the order that a row was split from, or replaces */
 	bool		linked;			/* its rows can be about other orders */
 	int			nphases;		/* 0: the names of the phases themselves */
 	PhaseName  *phases;
@@ -87,6 +88,10 @@ typedef struct Source
 				has_max_future;
 	Interval	max_backdate;
 	Interval	max_future;
+	bool		has_auto_confirm,
+				has_give_up;
+	Interval	auto_confirm;	/* from the order time */
+	Interval	give_up;
 	LeaveAction on_delete;
 	LeaveAction on_truncate;
 	bool		abort_on_error;

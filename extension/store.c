@@ -39,8 +39,8 @@
 #define IDS_PER_CALL	64		/* increment of rebate_data.id */
 
 static const char *const table_names[NUM_STORE_TABLES] = {
-	"account", "accrual", "entry", "rule_scope", "rule_version", "generation",
-	"source", "scope", "currency", "channel", "deferred", "link"
+	"account", "accrual", "entry", "waiting", "rule_scope", "rule_version", "generation",
+	"source", "scope", "currency", "channel", "deferred", "link", "freeze"
 };
 
 static const struct
@@ -55,6 +55,7 @@ static const struct
 	{"accrual_xid_brin", ST_ACCRUAL},
 	{"entry_pkey", ST_ENTRY},
 	{"entry_xid_brin", ST_ENTRY},
+	{"waiting_pkey", ST_WAITING},
 	{"rule_scope_pkey", ST_RULE_SCOPE},
 	{"rule_version_pkey", ST_RULE_VERSION},
 	{"generation_pkey", ST_GENERATION},
@@ -63,6 +64,7 @@ static const struct
 	{"deferred_pkey", ST_DEFERRED},
 	{"link_pkey", ST_LINK},
 	{"link_target", ST_LINK},
+	{"freeze_pkey", ST_FREEZE},
 };
 
 /* Column types of the tables that are read and written as C structures */
@@ -179,6 +181,7 @@ static const struct
 	{"currency", "t!h!n!b!"},
 	{"entry", "l!llii!tc!l!z!l!l!i!i!i!d!dl!z!"},
 	{"epoch", "i!l!o!o!"},
+	{"freeze", "i!t!z!t!t!zt"},
 	{"generation", "b!i!z!b!"},
 	{"link", "i!t!c!t!t!n!n"},
 	{"programme", "i!t!t!"},
@@ -187,6 +190,7 @@ static const struct
 	{"scope", "i!T!"},
 	{"source", "i!r!t!i!T!t!t!tttttjtttjz!vvt!t!t!"},
 	{"store", "b!i!i!"},
+	{"waiting", "c!z!l!l!"},
 };
 
 static Oid

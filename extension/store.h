@@ -27,6 +27,7 @@ typedef enum StoreTable
 	ST_ACCOUNT,
 	ST_ACCRUAL,
 	ST_ENTRY,
+	ST_WAITING,
 	ST_RULE_SCOPE,
 	ST_RULE_VERSION,
 	ST_GENERATION,
@@ -36,6 +37,7 @@ typedef enum StoreTable
 	ST_CHANNEL,
 	ST_DEFERRED,
 	ST_LINK,
+	ST_FREEZE,
 	NUM_STORE_TABLES
 } StoreTable;
 
@@ -48,6 +50,7 @@ typedef enum StoreIndex
 	SI_ACCRUAL_XID,
 	SI_ENTRY,
 	SI_ENTRY_XID,
+	SI_WAITING,
 	SI_RULE_SCOPE,
 	SI_RULE_VERSION,
 	SI_GENERATION,
@@ -56,6 +59,7 @@ typedef enum StoreIndex
 	SI_DEFERRED,
 	SI_LINK,
 	SI_LINK_TARGET,
+	SI_FREEZE,
 	NUM_STORE_INDEXES
 } StoreIndex;
 

@@ -256,8 +256,8 @@ table_withdraw(StoreTableDesc *table, HeapTuple tuple)
 	simple_heap_delete(table->rel, &tuple->t_self);
 }
 
-TM_Result
-table_replace(StoreTableDesc *table, ItemPointer tid, HeapTuple tuple)
+static TM_Result
+replace(StoreTableDesc *table, ItemPointer tid, HeapTuple tuple, bool wait)
 {
 	TM_FailureData tmfd;
 	LockTupleMode lockmode;
@@ -271,7 +271,7 @@ table_replace(StoreTableDesc *table, ItemPointer tid, HeapTuple tuple)
 	result = heap_update_compat(table->rel, tid, tuple, GetCurrentCommandId(true),
 								IsolationUsesXactSnapshot() ? GetTransactionSnapshot() :
 								InvalidSnapshot,
-								true, &tmfd, &lockmode, &update_indexes);
+								wait, &tmfd, &lockmode, &update_indexes);
 	if (result == TM_Ok && update_indexes != UPDATE_NO_INDEX)
 		insert_index_entries(table, tuple, update_indexes == UPDATE_SUMMARIZING_INDEXES ?
 							 SUMMARIZING_INDEXES : ALL_INDEXES);
@@ -283,8 +283,26 @@ table_replace(StoreTableDesc *table, ItemPointer tid, HeapTuple tuple)
 	return result;
 }
 
-HeapTuple
-table_lock(StoreTableDesc *table, ItemPointer tid, Snapshot snapshot)
+TM_Result
+table_replace(StoreTableDesc *table, ItemPointer tid, HeapTuple tuple)
+{
+	return replace(table, tid, tuple, true);
+}
+
+TM_Result
+table_replace_nowait(StoreTableDesc *table, ItemPointer tid, HeapTuple tuple)
+{
+	return replace(table, tid, tuple, false);
+}
+
+void
+table_delete(StoreTableDesc *table, ItemPointer tid)
+{
+	simple_heap_delete(table->rel, tid);
+}
+
+static HeapTuple
+lock(StoreTableDesc *table, ItemPointer tid, Snapshot snapshot, LockWaitPolicy policy)
 {
 	TupleTableSlot *slot = table_slot_create(table->rel, NULL);
 	TM_FailureData tmfd;
@@ -292,12 +310,24 @@ table_lock(StoreTableDesc *table, ItemPointer tid, Snapshot snapshot)
 	HeapTuple	tuple = NULL;
 
 	result = table_tuple_lock(table->rel, tid, snapshot, slot, GetCurrentCommandId(false),
-							  LockTupleNoKeyExclusive, LockWaitBlock,
+							  LockTupleNoKeyExclusive, policy,
 							  TUPLE_LOCK_FLAG_FIND_LAST_VERSION, &tmfd);
 	if (result == TM_Ok)
 		tuple = ExecCopySlotHeapTuple(slot);
-	else if (result != TM_Deleted)
+	else if (result != TM_Deleted && result != TM_WouldBlock)
 		elog(ERROR, "unexpected result %d of a row lock", (int) result);
 	ExecDropSingleTupleTableSlot(slot);
 	return tuple;
+}
+
+HeapTuple
+table_lock(StoreTableDesc *table, ItemPointer tid, Snapshot snapshot)
+{
+	return lock(table, tid, snapshot, LockWaitBlock);
+}
+
+HeapTuple
+table_lock_nowait(StoreTableDesc *table, ItemPointer tid, Snapshot snapshot)
+{
+	return lock(table, tid, snapshot, LockWaitSkip);
 }

@@ -51,7 +51,16 @@ extern void table_withdraw(StoreTableDesc *table, HeapTuple tuple);
 /* Replace the version at *tid; TM_Ok, or what kept it from being replaced */
 extern TM_Result table_replace(StoreTableDesc *table, ItemPointer tid, HeapTuple tuple);
 
+/* The same, but TM_BeingModified at once if another transaction has a lock on the row */
+extern TM_Result table_replace_nowait(StoreTableDesc *table, ItemPointer tid, HeapTuple tuple);
+
+/* Delete a row that nobody else changes, since he would have the account's lock */
+extern void table_delete(StoreTableDesc *table, ItemPointer tid);
+
 /* Lock the newest version of a row; NULL if it is gone */
 extern HeapTuple table_lock(StoreTableDesc *table, ItemPointer tid, Snapshot snapshot);
+
+/* The same without waiting; NULL if it is gone or somebody else's */
+extern HeapTuple table_lock_nowait(StoreTableDesc *table, ItemPointer tid, Snapshot snapshot);
 
 #endif							/* REBATE_STORE_TABLE_H */

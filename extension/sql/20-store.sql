@@ -86,7 +86,10 @@ CREATE TABLE rebate_data.source (
 	attached_at			timestamptz NOT NULL DEFAULT pg_catalog.now(),
 	attached_by			text NOT NULL DEFAULT session_user,
 	detached_at			timestamptz,
-	original			text[]
+	original			text[],
+	"replaces"			text[],
+	auto_confirm_after	interval,
+	give_up_after		interval
 );
 COMMENT ON TABLE rebate_data.source IS 'order tables that rebates are attached to, with the mapping of their columns; expressions are stored deparsed and fully qualified';
 
@@ -230,6 +233,15 @@ CREATE UNIQUE INDEX accrual_seq_key ON rebate_data.accrual (account_id, seq) WHE
 CREATE INDEX accrual_xid_brin ON rebate_data.accrual USING brin (xid) WITH (pages_per_range = 128, autosummarize = off);
 COMMENT ON TABLE rebate_data.accrual IS 'one rebate of one order under one rule for one account, with the facts of the order; rule_id 0 (account_id 0) is the bare decision and facts of an order; from kind to held: the entry that opened the rebate, which never changes (NULL amount: as earned; event_at: as order_time; book_date: as effective_date; posting_id: as accrual_id; balances: zero)';
 
+CREATE TABLE rebate_data.waiting (
+	bucket		"char" NOT NULL,
+	due			timestamptz NOT NULL,
+	account_id	bigint NOT NULL,
+	seq			bigint NOT NULL,
+	CONSTRAINT waiting_pkey PRIMARY KEY (bucket, due, account_id, seq)
+) USING heap;
+COMMENT ON TABLE rebate_data.waiting IS 'rebates that wait for the clock, by the entry that opened them: one row for each in bucket 0, 1 or 2 with a due, so that the clock finds them, and their own row stays in its page when it moves them';
+
 CREATE TABLE rebate_data.entry (
 	account_id		bigint NOT NULL,
 	accrual_id		bigint,
@@ -330,7 +342,43 @@ CREATE TABLE rebate_data.link (
 	CONSTRAINT link_pkey PRIMARY KEY (source_id, order_key, kind)
 ) USING heap;
 CREATE INDEX link_target ON rebate_data.link (source_id, target_key, kind);
-COMMENT ON TABLE rebate_data.link IS 'orders that are about another order of their table: kind o, a return of the original target_key, which it takes amount and quantity from';
+COMMENT ON TABLE rebate_data.link IS 'orders that are about another order of their table: kind o, a return of the original target_key, which it takes amount and quantity from; kind r, split from target_key or in its place';
+
+CREATE TABLE rebate_data.job (
+	job			text COLLATE "C" PRIMARY KEY,
+	upto		timestamptz NOT NULL,
+	started_at	timestamptz NOT NULL,
+	progress_at	timestamptz NOT NULL,
+	finished_at	timestamptz,
+	batches		bigint NOT NULL,
+	done		bigint NOT NULL,
+	pid			integer NOT NULL,
+	lock_key	bigint NOT NULL,
+	started_by	text NOT NULL
+);
+COMMENT ON TABLE rebate_data.job IS 'the last run of each job of the clock';
+
+CREATE TABLE rebate_data.finding (
+	finding		bigint PRIMARY KEY,
+	found_at	timestamptz NOT NULL,
+	part		text NOT NULL,
+	violation	text NOT NULL,
+	subject		text NOT NULL,
+	detail		text
+);
+COMMENT ON TABLE rebate_data.finding IS 'what the last audit by the clock found';
+
+CREATE TABLE rebate_data.freeze (
+	source_id	integer NOT NULL,
+	order_key	text COLLATE "C" NOT NULL,
+	frozen_at	timestamptz NOT NULL,
+	reason		text COLLATE "C" NOT NULL,
+	frozen_by	text NOT NULL,
+	unfrozen_at	timestamptz,
+	unfrozen_by	text,
+	CONSTRAINT freeze_pkey PRIMARY KEY (source_id, order_key, frozen_at, reason)
+);
+COMMENT ON TABLE rebate_data.freeze IS 'disputes and reviews that stop the clock for the rebates of an order, from when to when; facts, never deleted';
 
 CREATE TABLE rebate_data.deferred (
 	source_id	integer NOT NULL,

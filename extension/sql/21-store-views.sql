@@ -65,7 +65,7 @@ SELECT s.relation_name AS source, x.order_key,
 	   CASE WHEN pg_catalog.bit_or(x.flags) & 2 <> 0 THEN 'failed'
 			WHEN pg_catalog.bit_or(x.flags) & 257 <> 0 THEN 'before attachment'
 			WHEN pg_catalog.bit_or(x.flags) & 512 <> 0 THEN
-				CASE WHEN EXISTS (
+				CASE WHEN pg_catalog.bit_or(x.flags) & 8 = 0 AND EXISTS (
 					SELECT FROM rebate_data.link l
 					WHERE l.source_id = x.source_id AND l.order_key = x.order_key AND l.kind = 'o'
 					  AND NOT EXISTS (
@@ -124,6 +124,33 @@ CROSS JOIN LATERAL (
 LEFT JOIN rebate_data.rule_group g ON g.group_id = v.group_id
 LEFT JOIN rebate_data.campaign p ON p.campaign_id = v.campaign_id;
 COMMENT ON VIEW rebate.rules IS 'the last version of each rule';
+
+CREATE OR REPLACE VIEW rebate.findings AS
+SELECT f.found_at, f.part, f.violation, f.subject, f.detail
+FROM rebate_data.finding f;
+COMMENT ON VIEW rebate.findings IS 'what the last audit by the clock found';
+
+CREATE OR REPLACE VIEW rebate.freezes AS
+SELECT s.relation_name AS source, f.order_key, f.reason, f.frozen_at, f.frozen_by,
+	   f.unfrozen_at, f.unfrozen_by
+FROM rebate_data.freeze f
+LEFT JOIN rebate_data.source s ON s.source_id = f.source_id;
+COMMENT ON VIEW rebate.freezes IS 'orders whose rebates are or were frozen, and why';
+
+-- A run holds an advisory lock of our own class (0x5203 = 20995) as long as it lasts.
+CREATE OR REPLACE VIEW rebate.jobs AS
+SELECT j.job,
+	   CASE WHEN EXISTS (
+				SELECT FROM pg_catalog.pg_locks l
+				WHERE l.locktype = 'advisory' AND l.objsubid = 20995 AND l.granted
+				  AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d
+									WHERE d.datname = pg_catalog.current_database())
+				  AND l.pid = j.pid AND l.objid::bigint = j.lock_key) THEN 'running'
+			WHEN j.finished_at IS NOT NULL THEN 'finished' ELSE 'stopped' END AS state,
+	   j.upto, j.started_at, j.progress_at, j.finished_at, j.batches, j.done, j.pid,
+	   j.started_by
+FROM rebate_data.job j;
+COMMENT ON VIEW rebate.jobs IS 'the last run of each job of the clock, and how far it is';
 
 CREATE OR REPLACE VIEW rebate.ledger_accounts AS
 SELECT l.code, l.kind, l.description

@@ -30,7 +30,7 @@ LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 SELECT pg_catalog.string_agg(pg_catalog.format(
-	'GRANT EXECUTE ON FUNCTION %s TO %I; ', p.oid::pg_catalog.regprocedure, owner), '' ORDER BY p.proname, p.oid)
+	'GRANT EXECUTE ON ROUTINE %s TO %I; ', p.oid::pg_catalog.regprocedure, owner), '' ORDER BY p.proname, p.oid)
 	|| pg_catalog.format('GRANT SELECT ON rebate.delivery_status TO %I; ', owner)
 FROM pg_catalog.pg_proc p
 JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace

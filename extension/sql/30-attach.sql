@@ -20,7 +20,8 @@ CREATE FUNCTION rebate.attach(
 	on_error			text DEFAULT 'set_aside',
 	"replace"			boolean DEFAULT false,
 	row_triggers		boolean DEFAULT false,
-	original			text[] DEFAULT NULL
+	original			text[] DEFAULT NULL,
+	"replaces"			text[] DEFAULT NULL
 ) RETURNS regclass
 LANGUAGE C AS 'MODULE_PATHNAME', 'rebate_attach';
 COMMENT ON FUNCTION rebate.attach IS 'attaches an order table: its orders earn rebates from now on';

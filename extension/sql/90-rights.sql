@@ -11,7 +11,7 @@ BEGIN
 		JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
 			AND d.refobjid = e.oid AND d.deptype = 'e'
 		CROSS JOIN LATERAL (
-			SELECT 'FUNCTION' AS kind, p.oid::pg_catalog.regprocedure::text AS name, p.proacl AS acl, p.proowner AS owner
+			SELECT 'ROUTINE' AS kind, p.oid::pg_catalog.regprocedure::text AS name, p.proacl AS acl, p.proowner AS owner
 			FROM pg_catalog.pg_proc p
 			WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND p.oid = d.objid
 			UNION ALL

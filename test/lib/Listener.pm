@@ -59,7 +59,12 @@ sub tick
         note_notification($channel, $text) if $genuine;
         next unless $channel eq 'rebate';
         my $payload = eval { $json->decode($text) } or next;
-        next unless ref $payload eq 'HASH' and ref $payload->{accounts} eq 'ARRAY';
+        next unless ref $payload eq 'HASH';
+        # Of many accounts nobody is named: what counts is what can be read now.
+        $payload->{accounts} = [ map { [ split /\|/ ] } split /\n/,
+            $l->{node}->safe_psql($l->{db}, 'SELECT handle, last_entry FROM rebate_data.account') ]
+          if $payload->{many};
+        next unless ref $payload->{accounts} eq 'ARRAY';
         foreach my $pair (@{ $payload->{accounts} })
         {
             my ($handle, $seq) = @$pair;

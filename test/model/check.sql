@@ -198,7 +198,7 @@ BEGIN
 			OR (d.okey IS NOT NULL AND (d.generation IS NULL OR d.first_seen IS NULL))
 			OR (d.decision <> 'before attachment' AND NOT coalesce(r.order_time < src.since, false)
 				AND ((d.decision = 'failed') <> r.failed AND r.member IS NOT NULL
-					 OR (d.decision = 'guest') <> (r.member IS NULL) AND NOT r.failed))
+					 OR (d.decision = 'guest') <> (r.member IS NULL AND r.original IS NULL) AND NOT r.failed))
 			OR (d.decision <> 'before attachment' AND r.order_time < src.since AND NOT r.failed AND r.member IS NOT NULL)
 			OR (d.decision = 'before attachment' AND NOT old_orders);
 

@@ -25,6 +25,7 @@ CREATE TABLE model.source (
 	confirmed_at		text,
 	refunded			text,
 	refunded_quantity	text,
+	original			text,				-- canonical key of the order that a row returns; NULL: none
 	attributes			text NOT NULL DEFAULT '''{}''',	-- a jsonb object of native values
 	since				timestamptz NOT NULL
 );
@@ -102,6 +103,7 @@ CREATE TYPE model.row AS (
 	confirmed_at		timestamptz,
 	refunded			numeric,
 	refunded_quantity	numeric,
+	original			text,
 	attributes			jsonb,
 	conditions			jsonb,			-- "rule.version": true or false
 	bases				jsonb,			-- "rule.version": number or null
@@ -173,21 +175,22 @@ BEGIN
 	  FROM model.rule_version v WHERE v.base IS NOT NULL AND (v.source IS NULL OR v.source = src);
 	RETURN QUERY EXECUTE format($q$
 		SELECT x.okey, x.member, x.amount, x.currency, x.quantity, x.order_time, x.phase, x.confirmed_at,
-			   coalesce(x.refunded, 0), coalesce(x.refunded_quantity, 0), x.attributes, x.conditions, x.bases,
+			   coalesce(x.refunded, 0), coalesce(x.refunded_quantity, 0), x.original, x.attributes, x.conditions, x.bases,
 			   x.amount IS NULL OR x.amount IN ('NaN', 'Infinity', '-Infinity')
 			   OR x.phase IS NULL OR x.phase NOT IN ('tracked', 'pending', 'confirmed', 'void')
 			   OR x.currency IS NULL OR NOT EXISTS (SELECT FROM model.currency c WHERE c.code = x.currency)
 		  FROM (SELECT (%s)::text, (%s)::text, (%s)::numeric, (%s)::text, (%s)::numeric, (%s)::timestamptz,
-					   %s, (%s)::timestamptz, (%s)::numeric, (%s)::numeric, (%s)::jsonb,
+					   %s, (%s)::timestamptz, (%s)::numeric, (%s)::numeric, (%s)::text, (%s)::jsonb,
 					   (%s)::jsonb, (%s)::jsonb
 				  FROM %s) AS x(okey, member, amount, currency, quantity, order_time, phase, confirmed_at,
-								refunded, refunded_quantity, attributes, conditions, bases)
+								refunded, refunded_quantity, original, attributes, conditions, bases)
 		$q$,
 		s.key, s.member, s.amount, s.currency, coalesce(s.quantity, 'NULL'), coalesce(s.order_time, 'NULL'),
 		CASE WHEN s.status IS NULL THEN '''confirmed'''
 			 WHEN s.phases IS NULL THEN format('(%s)::text', s.status)
 			 ELSE format('%L::jsonb ->> ((%s)::text)', s.phases, s.status) END,
-		coalesce(s.confirmed_at, 'NULL'), coalesce(s.refunded, '0'), coalesce(s.refunded_quantity, '0'), s.attributes,
+		coalesce(s.confirmed_at, 'NULL'), coalesce(s.refunded, '0'), coalesce(s.refunded_quantity, '0'),
+		coalesce(s.original, 'NULL'), s.attributes,
 		conditions, bases, src);
 END
 $$;
@@ -285,7 +288,8 @@ DECLARE
 	wish model.wish;
 	winner integer;
 BEGIN
-	IF o.failed OR o.member IS NULL OR f.before OR o.amount = 0 OR o.phase = 'void'
+	-- what a return takes is in the refunds of its original
+	IF o.failed OR o.original IS NOT NULL OR o.member IS NULL OR f.before OR o.amount = 0 OR o.phase = 'void'
 	   OR (o.order_time IS NOT NULL AND o.order_time < s.since) THEN
 		RETURN;
 	END IF;
@@ -328,7 +332,8 @@ BEGIN
 		den := wish.den;
 		IF sgn > 0 THEN
 			refunded := least(o.refunded, amount);
-			by_quantity := v.formula = 'per_unit' AND s.refunded_quantity IS NOT NULL;
+			by_quantity := v.formula = 'per_unit' AND (s.refunded_quantity IS NOT NULL
+				OR s.original IS NOT NULL AND s.quantity IS NOT NULL AND s.refunded IS NULL);
 			IF by_quantity THEN
 				refunded_quantity := least(o.refunded_quantity, wish.quantity);
 				part_num := CASE WHEN refunded = amount THEN 0 ELSE wish.quantity - refunded_quantity END;
@@ -398,11 +403,20 @@ DECLARE
 	s model.source;
 	o model.row;
 	f model.fact;
+	returned numeric;
+	returned_quantity numeric;
 BEGIN
 	SELECT * INTO STRICT s FROM model.source m WHERE m.source = src;
 	FOR o IN SELECT * FROM model.rows(src) LOOP
 		SELECT * INTO f FROM model.fact m WHERE m.source = src AND m.okey = o.okey;
 		CONTINUE WHEN NOT FOUND;
+		-- returns that count
+		SELECT coalesce(sum(abs(r.amount)), 0), coalesce(sum(abs(r.quantity)), 0) INTO returned, returned_quantity
+		  FROM model.rows(src) r JOIN model.fact m ON m.source = src AND m.okey = r.okey
+		 WHERE r.original = o.okey AND NOT r.failed AND NOT m.before AND r.amount < 0
+		   AND r.phase IN ('pending', 'confirmed') AND (r.order_time IS NULL OR r.order_time >= s.since);
+		o.refunded := o.refunded + returned;
+		o.refunded_quantity := o.refunded_quantity + returned_quantity;
 		RETURN QUERY SELECT * FROM model.decide(o, s, f);
 	END LOOP;
 END

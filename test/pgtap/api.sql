@@ -32,7 +32,7 @@ SELECT is(rebate.set_rule('five', percent => 5), 1, 'the first version of a rule
 SELECT bag_eq($$
     SELECT p.proname::text, pg_get_function_arguments(p.oid), pg_get_function_result(p.oid)
     FROM pg_proc p WHERE p.pronamespace = 'rebate'::regnamespace AND p.proname NOT LIKE 'store\_%'
-        AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype) $$, $$ VALUES
+        AND p.prokind = 'f' AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype) $$, $$ VALUES
     ('add_currency', 'code text, scale integer', 'void'),
     ('allow_function', 'function regprocedure, allowed boolean DEFAULT true', 'void'),
     ('attach', 'source regclass, member text, amount text, currency text DEFAULT NULL::text, key text[] DEFAULT '
@@ -42,7 +42,7 @@ SELECT bag_eq($$
         'with time zone DEFAULT NULL::timestamp with time zone, max_backdate interval DEFAULT ''30 days''::interval, '
         'max_future interval DEFAULT ''1 day''::interval, on_delete text DEFAULT ''void''::text, on_truncate text '
         'DEFAULT ''refuse''::text, on_error text DEFAULT ''set_aside''::text, replace boolean DEFAULT false, row_triggers '
-        'boolean DEFAULT false, original text[] DEFAULT NULL::text[]',
+        'boolean DEFAULT false, original text[] DEFAULT NULL::text[], replaces text[] DEFAULT NULL::text[]',
         'regclass'),
     ('adopt_store', 'owner name DEFAULT NULL::name', 'name'),
     ('audit', '', 'TABLE(part text, violation text, subject text, detail text)'),
@@ -51,6 +51,7 @@ SELECT bag_eq($$
         'available numeric, held numeric, last_entry bigint)'),
     ('channel', 'member text', 'text'),
     ('create_store', 'owner name DEFAULT NULL::name', 'name'),
+    ('clock_step', 'job text, upto timestamp with time zone', 'boolean'),
     ('detach', 'source regclass', 'void'),
     ('doctor', 'thorough boolean DEFAULT false', 'TABLE("check" text, subject text, status text, detail text, remedy '
         'text)'),
@@ -63,6 +64,7 @@ SELECT bag_eq($$
     ('feed', 'cursor text DEFAULT NULL::text, "limit" integer DEFAULT 1000', 'TABLE(cursor text, event json)'),
     ('feed_cursor', '', 'text'),
     ('flush', '', 'bigint'),
+    ('freeze', 'source regclass, order_key text, reason text, at timestamp with time zone DEFAULT now()', 'boolean'),
     ('get_delivery_status', 'OUT setting text, OUT mode text, OUT reason text, OUT worker_pid integer, OUT ring_size '
         'integer, OUT ring_used bigint, OUT overflows bigint, OUT sweeps bigint, OUT hints bigint, OUT published '
         'bigint, OUT notifications bigint, OUT lag interval, OUT queue_usage double precision, OUT last_error text, '
@@ -75,6 +77,11 @@ SELECT bag_eq($$
     ('retry', 'source regclass DEFAULT NULL::regclass, "limit" integer DEFAULT NULL::integer, OUT healed bigint, OUT '
         'failing bigint, OUT busy bigint', 'record'),
     ('rotate_channels', '', 'bigint'),
+    ('schedule', 'job text DEFAULT NULL::text, schedule text DEFAULT NULL::text', 'TABLE(name text, at text, command text)'),
+    ('schedules', 'OUT job text, OUT schedule text, OUT username text, OUT active boolean, OUT last_run timestamp with '
+        'time zone, OUT last_status text, OUT last_message text', 'SETOF record'),
+    ('set_ageing', 'source regclass, auto_confirm_after interval DEFAULT NULL::interval, give_up_after interval DEFAULT '
+        'NULL::interval', 'bigint'),
     ('set_group', 'name text, mode text DEFAULT ''first''::text', 'void'),
     ('set_programme', 'time_zone text', 'void'),
     ('set_rule', 'name text, percent numeric DEFAULT NULL::numeric, fixed numeric DEFAULT NULL::numeric, per_unit '
@@ -86,13 +93,30 @@ SELECT bag_eq($$
         'NULL::text, valid_from timestamp with time zone DEFAULT NULL::timestamp with time zone, valid_to timestamp '
         'with time zone DEFAULT NULL::timestamp with time zone, source regclass DEFAULT NULL::regclass, campaign text '
         'DEFAULT ''default''::text, max_percent numeric DEFAULT 100', 'integer'),
+    ('unfreeze', 'source regclass, order_key text, reason text DEFAULT NULL::text, at timestamp with time zone DEFAULT '
+        'now()', 'integer'),
+    ('unschedule', 'job text DEFAULT NULL::text', 'integer'),
     ('upgrade_store', '', 'integer'),
     ('versions', 'OUT part text, OUT version text, OUT latest text, OUT advice text', 'SETOF record')
     $$, 'functions have the signatures of the reference');
+SELECT bag_eq($$
+    SELECT p.proname::text, pg_get_function_arguments(p.oid) FROM pg_proc p
+    WHERE p.pronamespace = 'rebate'::regnamespace AND p.prokind = 'p' $$, $$ VALUES
+    ('age', 'IN upto timestamp with time zone DEFAULT now()'),
+    ('mature', 'IN upto timestamp with time zone DEFAULT now()'),
+    ('prune', 'IN upto timestamp with time zone DEFAULT now()'),
+    ('retry_failures', 'IN upto timestamp with time zone DEFAULT now()'),
+    ('run_audit', 'IN upto timestamp with time zone DEFAULT now()')
+    $$, 'and so have procedures');
 
 -- Views
 SELECT views_are('rebate', ARRAY['accruals', 'balances', 'decisions', 'delivery_status', 'entries', 'failures',
-    'ledger_accounts', 'rule_versions', 'rules', 'sources']);
+    'findings', 'freezes', 'jobs', 'ledger_accounts', 'rule_versions', 'rules', 'sources']);
+SELECT columns_are('rebate', 'findings', ARRAY['found_at', 'part', 'violation', 'subject', 'detail']);
+SELECT columns_are('rebate', 'freezes', ARRAY['source', 'order_key', 'reason', 'frozen_at', 'frozen_by', 'unfrozen_at',
+    'unfrozen_by']);
+SELECT columns_are('rebate', 'jobs', ARRAY['job', 'state', 'upto', 'started_at', 'progress_at', 'finished_at', 'batches',
+    'done', 'pid', 'started_by']);
 SELECT columns_are('rebate', 'delivery_status', ARRAY['setting', 'mode', 'reason', 'worker_pid', 'ring_size', 'ring_used',
     'overflows', 'sweeps', 'hints', 'published', 'notifications', 'lag', 'queue_usage', 'last_error', 'last_error_at']);
 SELECT columns_are('rebate', 'balances', ARRAY['member', 'currency', 'tracked', 'pending', 'maturing', 'available',
@@ -161,8 +185,11 @@ SELECT is_empty($$ SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'r
     'no function is SECURITY DEFINER');
 SELECT is_empty($$ SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'rebate'::regnamespace
     AND prolang <> (SELECT oid FROM pg_language WHERE lanname = 'c')
-    AND NOT COALESCE(proconfig, '{}') @> ARRAY['search_path=pg_catalog, pg_temp'] $$,
+    AND prokind = 'f' AND NOT COALESCE(proconfig, '{}') @> ARRAY['search_path=pg_catalog, pg_temp'] $$,
         'functions not in C pin their search_path');
+SELECT is_empty($$ SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'rebate'::regnamespace AND prokind = 'p'
+    AND prosrc !~ '^\s*BEGIN\s+WHILE rebate\.clock_step\(''\w+'', upto\) LOOP\s+COMMIT;\s+END LOOP;\s+END\s*$' $$,
+        'procedures, which cannot, are nothing but a loop');
 
 -- Whoever writes orders: needs nothing, gains nothing.
 GRANT SELECT, INSERT, UPDATE, DELETE ON orders TO rebate_test_shop;
@@ -173,7 +200,7 @@ SELECT lives_ok($$ DELETE FROM orders WHERE id = 2 $$, 'deletes');
 SELECT throws_ok('TRUNCATE orders', '42501', NULL, 'but gets no TRUNCATE by us');
 SELECT throws_ok('SELECT rebate.flush()', '42501', NULL, 'may not flush');
 SELECT throws_ok(format('SELECT * FROM rebate.%I', v), '42501', NULL, 'and reads no view: ' || v)
-FROM unnest(ARRAY['accruals', 'balances', 'decisions', 'delivery_status', 'entries', 'failures', 'ledger_accounts',
+FROM unnest(ARRAY['accruals', 'balances', 'decisions', 'delivery_status', 'entries', 'failures', 'findings', 'freezes', 'jobs', 'ledger_accounts',
     'rule_versions', 'rules', 'sources', 'channel_key', 'cluster']) AS v;
 SELECT throws_ok(c, '42501', NULL, 'nor may: ' || c)
 FROM unnest(ARRAY[

@@ -26,9 +26,10 @@ my $event = '{"v": 1, "account": "7d0e0000-0000-0000-0000-00000000000a", "seq": 
   . ' "maturing": "0.00", "available": "-10.00", "held": "0.00"}, "rule": "welcome", "source": "public.orders", "order": {"id": "1"},'
   . ' "accrual_id": "64", "posting_id": "64", "event_at": "2026-11-24T22:37:24.129355Z", "posted_at": "2026-11-24T22:37:24.131000Z",'
   . ' "effective_date": "2026-11-24", "book_date": "2026-11-24"}';
+my $many = '{"v": 1, "many": true}';
 my $shared = '{"v": 1, "accounts": [["7d0e0000-0000-0000-0000-00000000000a", "5"]]}';
 is_deeply([ invalid_events('event', $event), invalid_events('member_payload', $event, "[$event, $event]"),
-        invalid_events('shared_payload', $shared) ], [], 'good ones are valid');
+        invalid_events('shared_payload', $shared, $many) ], [], 'good ones are valid');
 my @bad = map {
     my ($from, $to) = @$_;
     (my $bad = $event) =~ s/\Q$from\E/$to/ or die "there is no $from";
@@ -41,7 +42,7 @@ my @bad = map {
     [ '"alice"', "\"a\tb\"" ], [ '"alice"', "\"\xFF\"" ], [ '"alice"', 'NaN' ], [ '"2026-11-24"}', '"2026-11-24"}}' ], [ '"held"', 'held' ]);
 sub lines_with_errors { my %lines = map { /^(\d+):/ ? ($1 => 1) : () } @_; return [ sort { $a <=> $b } keys %lines ]; }
 is_deeply(lines_with_errors(invalid_events('event', @bad)), [ 1 .. @bad ], 'events with one thing wrong are not');
-@bad = ('{"v": 1, "accounts": []}', $shared =~ s/"5"/5/r, $shared =~ s/7d0e0000/alice/r, $shared =~ s/\]\]/, "1"]]/r, $event);
+@bad = ('{"v": 1, "accounts": []}', '{"v": 1}', '{"v": 1, "many": false}', '{"v": 1, "many": true, "accounts": [["7d0e0000-0000-0000-0000-00000000000a", "5"]]}', $shared =~ s/"5"/5/r, $shared =~ s/7d0e0000/alice/r, $shared =~ s/\]\]/, "1"]]/r, $event);
 is_deeply(lines_with_errors(invalid_events('shared_payload', @bad)), [ 1 .. @bad ], 'nor such payloads of the shared channel');
 @bad = ("[$event]", '[]', $shared, 'null', '');
 is_deeply(lines_with_errors(invalid_events('member_payload', @bad)), [ 1 .. @bad ], 'nor such of a member\'s');

@@ -1,0 +1,198 @@
+/*
+ * clock.c
+ *	  The runs of the jobs: one of each at a time, step by step, with progress.
+ *
+ * A run is a procedure that calls rebate.clock_step() and commits, until there is
+ * no more to do.  What is to be done is told by the ledger itself, so that a run
+ * may end anywhere; what a run remembers between its steps are hints, and lost
+ * with the first error.
+ */
+#include "rebate.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/lock.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "api.h"
+#include "clock.h"
+
+PG_FUNCTION_INFO_V1(rebate_clock_step);
+
+/* The class of our advisory locks; those of users are 1 and 2.  View rebate.jobs has it, too. */
+#define LOCK_CLASS_JOB	0x5203
+
+/* Between two writes of the progress, in milliseconds */
+#define PROGRESS_INTERVAL	1000
+
+static const ClockJob jobs[] = {
+	{"mature", clock_mature_step},
+	{"age", clock_age_step},
+	{"retry_failures", clock_retry_step},
+	{"run_audit", clock_audit_step},
+	{"prune", clock_prune_step},
+};
+
+static ClockRun *current = NULL;
+
+static uint32
+lock_key(const ClockJob *job)
+{
+	return hash_bytes((const unsigned char *) job->name, strlen(job->name));
+}
+
+static void
+set_lock_tag(LOCKTAG *tag, const ClockJob *job)
+{
+	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, 0, lock_key(job), LOCK_CLASS_JOB);
+}
+
+/* The run is over, however it ended. */
+static void
+end_run(void)
+{
+	ClockRun   *run = current;
+	LOCKTAG		tag;
+
+	if (run == NULL)
+		return;
+	current = NULL;
+	set_lock_tag(&tag, run->job);
+	(void) LockRelease(&tag, ExclusiveLock, true);
+	MemoryContextDelete(run->context);
+}
+
+void
+clock_at_abort(void)
+{
+	end_run();
+}
+
+/*
+ * Begin a run, unless one is on: its lock is the session's, since it outlives the
+ * transactions of the run.
+ */
+static bool
+begin_run(const ClockJob *job, TimestampTz upto)
+{
+	MemoryContext context;
+	LOCKTAG		tag;
+
+	set_lock_tag(&tag, job);
+	if (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
+	{
+		ereport(NOTICE,
+				(errmsg("another run of rebate.%s() is on", job->name),
+				 errdetail("This one does nothing."),
+				 errhint("See rebate.jobs.")));
+		return false;
+	}
+	context = AllocSetContextCreate(TopMemoryContext, "rebate clock", ALLOCSET_DEFAULT_SIZES);
+	current = MemoryContextAllocZero(context, sizeof(ClockRun));
+	current->context = context;
+	current->job = job;
+	current->upto = upto;
+	return true;
+}
+
+/* Tell how far the run is. */
+static void
+write_progress(Store *store, const ClockRun *run, bool finished)
+{
+	StoreSpi	scope;
+	SqlParams	params = {0};
+
+	sql_text(&params, run->job->name);
+	sql_param(&params, TIMESTAMPTZOID, TimestampTzGetDatum(run->upto), false);
+	sql_param(&params, BOOLOID, BoolGetDatum(finished), false);
+	sql_param(&params, INT8OID, Int64GetDatum(run->batches), false);
+	sql_param(&params, INT8OID, Int64GetDatum(run->done), false);
+	sql_int(&params, MyProcPid);
+	sql_param(&params, INT8OID, Int64GetDatum((int64) lock_key(run->job)), false);
+	sql_param(&params, BOOLOID, BoolGetDatum(run->progress_at == 0), false);
+	store_spi_begin(store, &scope);
+	sql_run("INSERT INTO rebate_data.job AS j (job, upto, started_at, progress_at, finished_at, batches,"
+			"                                  done, pid, lock_key, started_by)"
+			" VALUES ($1, $2, clock_timestamp(), clock_timestamp(),"
+			"         CASE WHEN $3 THEN clock_timestamp() END, $4, $5, $6, $7, session_user)"
+			" ON CONFLICT (job) DO UPDATE SET upto = excluded.upto,"
+			"   started_at = CASE WHEN $8 THEN excluded.started_at ELSE j.started_at END,"
+			"   progress_at = excluded.progress_at, finished_at = excluded.finished_at,"
+			"   batches = excluded.batches, done = excluded.done, pid = excluded.pid,"
+			"   lock_key = excluded.lock_key, started_by = excluded.started_by",
+			&params, SPI_OK_INSERT);
+	store_spi_end(&scope);
+}
+
+static const ClockJob *
+find_job(const char *name)
+{
+	for (int i = 0; i < (int) lengthof(jobs); i++)
+		if (strcmp(jobs[i].name, name) == 0)
+			return &jobs[i];
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("there is no job \"%s\"", name)));
+	return NULL;				/* keep compiler quiet */
+}
+
+/*
+ * rebate.clock_step(job, upto): one batch of a run; false when it is over.  The
+ * transaction is the procedure's, which commits it.
+ */
+Datum
+rebate_clock_step(PG_FUNCTION_ARGS)
+{
+	Store	   *store = store_get(false);
+	const ClockJob *job;
+	char	   *name;
+	TimestampTz upto;
+	TimestampTz now = GetCurrentTimestamp();
+	bool		more;
+
+	store_check_user(store, "the jobs of rebate");
+	PreventCommandIfReadOnly("a job of rebate");
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("upto must not be null")));
+	name = api_text(fcinfo, 0);
+	upto = PG_GETARG_TIMESTAMPTZ(1);
+	job = find_job(name);
+	if (TIMESTAMP_NOT_FINITE(upto))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("upto must be finite")));
+	if (IsTransactionBlock())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("rebate.%s() cannot run inside a transaction block", job->name),
+				 errdetail("It commits after each batch, so that nobody waits for it.")));
+
+	/* what another procedure left behind is not gone on with */
+	if (current && (current->job != job || current->upto != upto))
+		end_run();
+	if (current == NULL && !begin_run(job, upto))
+		PG_RETURN_BOOL(false);
+
+	/* what a crash takes back is done again, so no flush is waited for under locks */
+	(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_LOCAL, true, 0, false);
+	more = job->step(store, current);
+	current->batches++;
+	if (!more || current->progress_at == 0 ||
+		TimestampDifferenceExceeds(current->progress_at, now, PROGRESS_INTERVAL))
+	{
+		write_progress(store, current, !more);
+		current->progress_at = now;
+	}
+	if (!more)
+		end_run();
+	PG_RETURN_BOOL(more);
+}

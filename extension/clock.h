@@ -1,0 +1,45 @@
+/*
+ * clock.h
+ *	  The jobs of the clock: what happens because time passes.
+ */
+#ifndef REBATE_CLOCK_H
+#define REBATE_CLOCK_H
+
+#include "rebate.h"
+#include "store.h"
+
+/* One run of a job, from its first step to its last; lives in a context of its own */
+typedef struct ClockRun
+{
+	const struct ClockJob *job;
+	MemoryContext context;
+	TimestampTz upto;
+	TimestampTz progress_at;
+	int64		batches;
+	int64		done;
+	int64		busy;			/* left to others so far */
+	void	   *state;			/* of the job */
+} ClockRun;
+
+typedef struct ClockJob
+{
+	const char *name;
+	/* one batch, in a transaction of its own; false: that was the last */
+	bool		(*step) (Store *store, ClockRun *run);
+} ClockJob;
+
+/* clock_mature.c */
+extern bool clock_mature_step(Store *store, ClockRun *run);
+
+/* clock_age.c */
+extern bool clock_age_step(Store *store, ClockRun *run);
+
+/* clock_jobs.c */
+extern bool clock_retry_step(Store *store, ClockRun *run);
+extern bool clock_audit_step(Store *store, ClockRun *run);
+extern bool clock_prune_step(Store *store, ClockRun *run);
+
+/* An abort ends a run */
+extern void clock_at_abort(void);
+
+#endif							/* REBATE_CLOCK_H */

@@ -1,0 +1,187 @@
+/*
+ * clock_mature.c
+ *	  The job that makes maturing money available when it is due.
+ *
+ * A look at the index of what is due collects as many accruals as fit into
+ * maintenance_work_mem, and sorts them by account, so that each account is
+ * updated once for many of them.  Then batch after batch is posted.
+ */
+#include "rebate.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "utils/fmgroids.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/wait_event.h"
+
+#include "clock.h"
+#include "ledger.h"
+#include "post_clock.h"
+
+/* How long a batch may lock its accounts, in microseconds; those who wait see twice as much at worst */
+#define BATCH_USECS		4000
+#define MIN_BATCH		8
+#define MAX_BATCH		2000
+
+/* Accounts of a batch: as many as a commit announces one by one */
+#define MAX_ACCOUNTS	250
+
+/* Looks at the index in a run, for what was left to others */
+#define MAX_LOOKS		3
+#define LOOK_PAUSE		200		/* milliseconds */
+
+typedef struct Mature
+{
+	DueRow	   *rows;			/* sorted by account */
+	int64		nrows;
+	int64		next;
+	bool		more;			/* the index has more than fitted in */
+	TimestampTz last_due;		/* of the rows */
+	int			batch;			/* how many rows are posted next */
+	int64		done_before;	/* of the run, when the rows were collected */
+	int			looks;
+} Mature;
+
+static int
+compare_rows(const void *a, const void *b)
+{
+	const DueRow *x = a;
+	const DueRow *y = b;
+
+	if (x->account_id != y->account_id)
+		return x->account_id < y->account_id ? -1 : 1;
+	return (x->seq > y->seq) - (x->seq < y->seq);
+}
+
+/* Collect what is due, from a moment on. */
+static void
+look(Store *store, ClockRun *run, Mature *m, TimestampTz from)
+{
+	Relation	rel = table_open(store->tables[ST_WAITING], AccessShareLock);
+	Relation	index = index_open(store->indexes[SI_WAITING], AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	IndexScanDesc scan = index_beginscan_compat(rel, index, snapshot, 3);
+	int64		limit = Min((int64) maintenance_work_mem * 1024, (int64) MaxAllocSize / 2) / sizeof(DueRow);
+	int64		allocated = 1024;
+	ScanKeyData keys[3];
+	ItemPointer tid;
+
+	if (m->rows)
+		pfree(m->rows);
+	m->rows = MemoryContextAlloc(run->context, sizeof(DueRow) * allocated);
+	m->nrows = m->next = 0;
+	m->more = false;
+	m->done_before = run->done;
+
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_CHAREQ, CharGetDatum('0' + BUCKET_MATURING));
+	ScanKeyInit(&keys[1], 2, BTGreaterEqualStrategyNumber, F_TIMESTAMPTZ_GE, TimestampTzGetDatum(from));
+	ScanKeyInit(&keys[2], 2, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE, TimestampTzGetDatum(run->upto));
+	index_rescan(scan, keys, 3, NULL, 0);
+	while ((tid = index_getnext_tid(scan, ForwardScanDirection)) != NULL)
+	{
+		ItemPointerData place = *tid;
+		Form_waiting waiting;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!index_fetch_heap(scan, slot))
+			continue;
+		waiting = (Form_waiting) GETSTRUCT(ExecFetchSlotHeapTuple(slot, false, NULL));
+		if (m->nrows == limit)
+		{
+			m->more = true;
+			m->last_due = waiting->due;
+			break;
+		}
+		if (m->nrows == allocated)
+		{
+			allocated = Min(allocated * 2, limit);
+			m->rows = repalloc(m->rows, sizeof(DueRow) * allocated);
+		}
+		m->rows[m->nrows++] = (DueRow)
+		{
+			waiting->account_id, waiting->seq, waiting->due, place
+		};
+	}
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	UnregisterSnapshot(snapshot);
+	index_close(index, AccessShareLock);
+	table_close(rel, AccessShareLock);
+	qsort(m->rows, m->nrows, sizeof(DueRow), compare_rows);
+}
+
+/* How many of the rows that are left go into the next batch */
+static int
+next_batch(const Mature *m)
+{
+	int			naccounts = 0;
+	int			n = 0;
+
+	while (n < m->batch && m->next + n < m->nrows)
+	{
+		const DueRow *row = &m->rows[m->next + n];
+
+		if ((n == 0 || row->account_id != row[-1].account_id) && ++naccounts > MAX_ACCOUNTS)
+			break;
+		n++;
+	}
+	return n;
+}
+
+bool
+clock_mature_step(Store *store, ClockRun *run)
+{
+	Mature	   *m = run->state;
+	PostedDue	posted = {0};
+	int			n;
+
+	if (m == NULL)
+	{
+		m = run->state = MemoryContextAllocZero(run->context, sizeof(Mature));
+		m->batch = 32;
+		look(store, run, m, PG_INT64_MIN + 1);
+	}
+	n = next_batch(m);
+	if (n > 0)
+	{
+		post_mature(store, &m->rows[m->next], n, &posted);
+		m->next += n;
+		run->done += posted.ndone;
+		run->busy += posted.nbusy;
+		if (posted.locked_usecs > BATCH_USECS)
+			m->batch = Max(MIN_BATCH, m->batch / 2);
+		else if (n == m->batch && posted.locked_usecs < BATCH_USECS / 2)
+			m->batch = Min(MAX_BATCH, m->batch + m->batch / 2);
+	}
+	if (m->next < m->nrows)
+		return true;
+	if (m->more && run->done > m->done_before)
+	{
+		/* several may have the last moment: it is looked at again */
+		look(store, run, m, m->last_due);
+		return true;
+	}
+	if (run->busy > 0 && ++m->looks < MAX_LOOKS)
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LOOK_PAUSE,
+						 PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		run->busy = 0;
+		look(store, run, m, PG_INT64_MIN + 1);
+		return true;
+	}
+	if (run->busy > 0)
+		ereport(NOTICE,
+				(errmsg_plural(INT64_FORMAT " rebate was left to the next run",
+							   INT64_FORMAT " rebates were left to the next run",
+							   run->busy, run->busy),
+				 errdetail("Open transactions hold their accounts.")));
+	return false;
+}

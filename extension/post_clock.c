@@ -1,0 +1,224 @@
+/*
+ * post_clock.c
+ *	  Posts what the clock does: maturing money becomes available.
+ *
+ * A batch locks its accounts first, in the order of their ids, and reads the
+ * accruals again under a snapshot taken after the locks: orders may have changed
+ * them since they were found.  It waits for nobody, since whoever writes an order
+ * of a member of the batch waits for it.
+ */
+#include "rebate.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "portability/instr_time.h"
+#include "storage/bufmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "post_clock.h"
+#include "post_internal.h"
+
+/* The accounts of the rows, without doubles, as they were before they are locked */
+static void
+list_accounts(Posting *p, const DueRow *rows, int n)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+
+	p->accounts = palloc0(sizeof(PostAccount) * n);
+	for (int i = 0; i < n; i++)
+	{
+		PostAccount *account = &p->accounts[p->naccounts];
+
+		if (i > 0 && rows[i].account_id == rows[i - 1].account_id)
+			continue;
+		account->account_id = rows[i].account_id;
+		account->tuple = post_find_account(p, account, snapshot);
+		if (account->tuple == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_RB_STORE_DAMAGED),
+					 errmsg("account " INT64_FORMAT " is missing", account->account_id),
+					 errhint("Restore it; rebate.audit() lists what is wrong.")));
+		p->naccounts++;
+	}
+	UnregisterSnapshot(snapshot);
+}
+
+/* Lock the accounts that nobody else has; the tuple of others is NULL then. */
+static void
+lock_free_accounts(Posting *p)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+
+	for (int i = 0; i < p->naccounts; i++)
+	{
+		PostAccount *account = &p->accounts[i];
+
+		account->tuple = table_lock_nowait(&p->account_table, &account->tuple->t_self, snapshot);
+	}
+	UnregisterSnapshot(snapshot);
+}
+
+/* Does the row wait as it did when it was found? */
+static bool
+still_waits(Relation rel, const DueRow *row, Snapshot snapshot)
+{
+	HeapTupleData tuple = {.t_self = row->tid};
+	Buffer		buffer;
+	Form_waiting waiting;
+	bool		waits;
+
+	if (!heap_fetch(rel, snapshot, &tuple, &buffer, false))
+		return false;
+	waiting = (Form_waiting) GETSTRUCT(&tuple);
+	waits = waiting->bucket == '0' + BUCKET_MATURING && waiting->due == row->due &&
+		waiting->account_id == row->account_id && waiting->seq == row->seq;
+	ReleaseBuffer(buffer);
+	return waits;
+}
+
+/*
+ * A copy of the accrual that an entry opened, if it is maturing and due then.  A
+ * page without room for another version is pruned, so that the new version stays
+ * in it; an index scan would prune at each visit.
+ */
+static HeapTuple
+fetch_accrual(Relation rel, IndexScanDesc scan, const DueRow *row, Snapshot snapshot)
+{
+	ScanKeyData keys[2];
+	ItemPointer tid;
+	HeapTuple	copy = NULL;
+
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(row->account_id));
+	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(row->seq));
+	index_rescan(scan, keys, 2, NULL, 0);
+	while (copy == NULL && (tid = index_getnext_tid(scan, ForwardScanDirection)) != NULL)
+	{
+		ItemPointerData place = *tid;
+		Buffer		buffer = ReadBuffer(rel, ItemPointerGetBlockNumber(&place));
+		HeapTupleData tuple;
+		Size		room;
+
+		LockBuffer(buffer, BUFFER_LOCK_SHARE);
+		if (heap_hot_search_buffer(&place, rel, buffer, snapshot, &tuple, NULL, true))
+			copy = heap_copytuple(&tuple);
+		room = PageGetHeapFreeSpace(BufferGetPage(buffer));
+		LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
+		if (copy && room < MAXALIGN(copy->t_len))
+			heap_page_prune_opt(rel, buffer);
+		ReleaseBuffer(buffer);
+	}
+	if (copy)
+	{
+		Form_accrual accrual = (Form_accrual) GETSTRUCT(copy);
+		bool		isnull;
+		Datum		due = heap_getattr(copy, ACC_DUE, RelationGetDescr(rel), &isnull);
+
+		/* else it is damaged, and the audit tells */
+		if (accrual->bucket != '0' + BUCKET_MATURING || accrual->earned <= 0 || isnull ||
+			DatumGetTimestampTz(due) != row->due)
+			return NULL;
+	}
+	return copy;
+}
+
+/*
+ * Move one accrual, and list its entry.  Returns false if somebody has locked
+ * its row without its account: he is giving the order another key.
+ */
+static bool
+mature_accrual(Posting *p, PostAccount *account, HeapTuple oldtuple, const DueRow *row,
+			   StoreTableDesc *waiting)
+{
+	TupleDesc	desc = RelationGetDescr(p->accrual_table.rel);
+	HeapTuple	newtuple = heap_copytuple(oldtuple);
+	Form_accrual accrual = (Form_accrual) GETSTRUCT(newtuple);
+	bool		isnull;
+	Movement	what = {
+		.accrual_id = accrual->accrual_id,
+		.rule_id = accrual->rule_id,
+		.source_id = accrual->source_id,
+		.event_at = row->due,
+		.effective_date = post_local_date(p, row->due),
+		.opens = -1
+	};
+
+	accrual->bucket = '0' + BUCKET_AVAILABLE;
+	if (table_replace_nowait(&p->accrual_table, &oldtuple->t_self, newtuple) != TM_Ok)
+		return false;
+	table_delete(waiting, (ItemPointer) &row->tid);
+	what.order_key = TextDatumGetCString(heap_getattr(oldtuple, ACC_ORDER_KEY, desc, &isnull));
+	/* what a member is moved at once is one posting */
+	what.posting_id = account->last ? account->last->posting_id : store_next_id(p->store);
+	post_add_movement(account, &what, ENTRY_MOVE, BUCKET_MATURING, BUCKET_AVAILABLE, 0,
+					  accrual->earned);
+	return true;
+}
+
+void
+post_mature(Store *store, const DueRow *rows, int n, PostedDue *result)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "rebate posting",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	Posting		p = {.store = store,.last_event = PG_INT64_MIN};
+	StoreTableDesc waiting;
+	Relation	index;
+	IndexScanDesc scan;
+	PostAccount *account;
+	Snapshot	snapshot;
+	instr_time	start,
+				end;
+
+	store_ensure_epoch(store);
+	table_begin(&p.account_table, store, ST_ACCOUNT);
+	table_begin(&p.accrual_table, store, ST_ACCRUAL);
+	table_begin(&waiting, store, ST_WAITING);
+	index = index_open(store->indexes[SI_ACCRUAL_SEQ], RowExclusiveLock);
+	list_accounts(&p, rows, n);
+
+	INSTR_TIME_SET_CURRENT(start);
+	lock_free_accounts(&p);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	scan = index_beginscan_compat(p.accrual_table.rel, index, snapshot, 2);
+	account = p.accounts;
+	for (int i = 0; i < n; i++)
+	{
+		HeapTuple	tuple;
+
+		if (rows[i].account_id != account->account_id)
+			account++;
+		if (account->tuple == NULL)
+			result->nbusy++;
+		else if (still_waits(waiting.rel, &rows[i], snapshot) &&
+				 (tuple = fetch_accrual(p.accrual_table.rel, scan, &rows[i], snapshot)) != NULL)
+		{
+			if (mature_accrual(&p, account, tuple, &rows[i], &waiting))
+				result->ndone++;
+			else
+				result->nbusy++;
+		}
+	}
+	index_endscan(scan);
+	UnregisterSnapshot(snapshot);
+
+	for (int i = 0; i < p.naccounts; i++)
+		if (p.accounts[i].first &&
+			!post_replace_account(&p, &p.accounts[i], post_form_entries(&p, &p.accounts[i])))
+			elog(ERROR, "account was changed by others while it was locked");
+	post_write_entries(&p);
+	INSTR_TIME_SET_CURRENT(end);
+	INSTR_TIME_SUBTRACT(end, start);
+	result->locked_usecs += (int64) INSTR_TIME_GET_MICROSEC(end);
+
+	index_close(index, NoLock);
+	table_end(&waiting);
+	table_end(&p.accrual_table);
+	table_end(&p.account_table);
+	CommandCounterIncrement();
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+}

@@ -1,0 +1,67 @@
+-- The clock.  Procedures that commit can neither be SECURITY DEFINER nor pin their
+-- settings, so they are nothing but a loop: every name is qualified, there is no
+-- operator, and all else is in C.
+CREATE FUNCTION rebate.clock_step(job text, upto timestamptz) RETURNS boolean
+AS 'MODULE_PATHNAME', 'rebate_clock_step' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION rebate.clock_step(text, timestamptz) IS 'one batch of a job, for its procedure, which commits; false when there is no more to do';
+REVOKE ALL ON FUNCTION rebate.clock_step(text, timestamptz) FROM PUBLIC;
+
+CREATE PROCEDURE rebate.mature(upto timestamptz DEFAULT now())
+LANGUAGE plpgsql
+AS $procedure$
+BEGIN
+	WHILE rebate.clock_step('mature', upto) LOOP
+		COMMIT;
+	END LOOP;
+END
+$procedure$;
+COMMENT ON PROCEDURE rebate.mature(timestamptz) IS 'makes maturing rebates available that are due, in batches with COMMIT';
+REVOKE ALL ON PROCEDURE rebate.mature(timestamptz) FROM PUBLIC;
+
+CREATE PROCEDURE rebate.age(upto timestamptz DEFAULT now())
+LANGUAGE plpgsql
+AS $procedure$
+BEGIN
+	WHILE rebate.clock_step('age', upto) LOOP
+		COMMIT;
+	END LOOP;
+END
+$procedure$;
+COMMENT ON PROCEDURE rebate.age(timestamptz) IS 'confirms pending orders after auto_confirm_after and gives up orders after give_up_after, in batches with COMMIT';
+REVOKE ALL ON PROCEDURE rebate.age(timestamptz) FROM PUBLIC;
+
+CREATE PROCEDURE rebate.retry_failures(upto timestamptz DEFAULT now())
+LANGUAGE plpgsql
+AS $procedure$
+BEGIN
+	WHILE rebate.clock_step('retry_failures', upto) LOOP
+		COMMIT;
+	END LOOP;
+END
+$procedure$;
+COMMENT ON PROCEDURE rebate.retry_failures(timestamptz) IS 'decides again the orders in rebate.failures, in batches with COMMIT';
+REVOKE ALL ON PROCEDURE rebate.retry_failures(timestamptz) FROM PUBLIC;
+
+CREATE PROCEDURE rebate.run_audit(upto timestamptz DEFAULT now())
+LANGUAGE plpgsql
+AS $procedure$
+BEGIN
+	WHILE rebate.clock_step('run_audit', upto) LOOP
+		COMMIT;
+	END LOOP;
+END
+$procedure$;
+COMMENT ON PROCEDURE rebate.run_audit(timestamptz) IS 'runs rebate.audit() and keeps what it finds in rebate.findings';
+REVOKE ALL ON PROCEDURE rebate.run_audit(timestamptz) FROM PUBLIC;
+
+CREATE PROCEDURE rebate.prune(upto timestamptz DEFAULT now())
+LANGUAGE plpgsql
+AS $procedure$
+BEGIN
+	WHILE rebate.clock_step('prune', upto) LOOP
+		COMMIT;
+	END LOOP;
+END
+$procedure$;
+COMMENT ON PROCEDURE rebate.prune(timestamptz) IS 'deletes what pg_cron keeps of runs of these jobs that ended over a week ago';
+REVOKE ALL ON PROCEDURE rebate.prune(timestamptz) FROM PUBLIC;
