@@ -86,6 +86,84 @@ announce_found(SPITupleTable *found, uint64 n)
 	SPI_freetuptable(found);
 }
 
+/* An entry that nobody announced */
+typedef struct Unknown
+{
+	int64		account_id;
+	int64		seq;
+} Unknown;
+
+/* More than these are looked for account by account */
+#define MAX_UNKNOWN 256
+
+#define NEW_ENTRIES \
+	"(SELECT account_id, seq, xid, epoch FROM rebate_data.accrual" \
+	"  WHERE xid >= $1 AND seq IS NOT NULL" \
+	" UNION ALL" \
+	" SELECT account_id, seq, xid, epoch FROM rebate_data.entry WHERE xid >= $1) e" \
+	" WHERE epoch = $4 AND (xid >= $2 OR xid = ANY ($3))"
+
+static int
+compare_unknown(const void *a, const void *b)
+{
+	const Unknown *x = a;
+	const Unknown *y = b;
+
+	if (x->account_id != y->account_id)
+		return x->account_id < y->account_id ? -1 : 1;
+	return (x->seq > y->seq) - (x->seq < y->seq);
+}
+
+/*
+ * Go over the new entries, of which all but a few are known as a rule, and add
+ * those few to the round; false if there are more, then none is added.
+ */
+static bool
+look_at_each(Oid *argtypes, Datum *values)
+{
+	Portal		portal;
+	Unknown		unknown[MAX_UNKNOWN];
+	int			n = 0;
+	bool		few = true;
+
+	portal = SPI_cursor_open_with_args(NULL, "SELECT account_id, seq FROM " NEW_ENTRIES, 4,
+									   argtypes, values, NULL, true, 0);
+	do
+	{
+		SPI_cursor_fetch(portal, true, 1000);
+		for (uint64 i = 0; i < SPI_processed && few; i++)
+		{
+			HeapTuple	tuple = SPI_tuptable->vals[i];
+			TupleDesc	desc = SPI_tuptable->tupdesc;
+			bool		isnull;
+			int64		account_id = DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull));
+			int64		seq = DatumGetInt64(SPI_getbinval(tuple, desc, 2, &isnull));
+
+			if (round_knows(account_id, seq))
+				continue;
+			few = n < MAX_UNKNOWN;
+			if (few)
+				unknown[n++] = (Unknown) {account_id, seq};
+		}
+		SPI_freetuptable(SPI_tuptable);
+	} while (SPI_processed > 0 && few);
+	SPI_cursor_close(portal);
+	if (!few)
+		return false;
+
+	qsort(unknown, n, sizeof(Unknown), compare_unknown);
+	for (int i = 0, last; i < n; i = last + 1)
+	{
+		pg_uuid_t	handle;
+
+		for (last = i; last + 1 < n && unknown[last + 1].account_id == unknown[i].account_id;)
+			last++;
+		if (account_handle(unknown[i].account_id, &handle))
+			round_add(unknown[i].account_id, &handle, unknown[i].seq, unknown[last].seq);
+	}
+	return true;
+}
+
 bool
 look(Store *store, RingDatabase *db, SeenSnapshot *seen)
 {
@@ -111,19 +189,15 @@ look(Store *store, RingDatabase *db, SeenSnapshot *seen)
 		values[4] = Int64GetDatum(looked_upto);
 		(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_SAVE, true, 0, false);
-		if (SPI_execute_with_args("SELECT account_id, min(seq), max(seq)"
-								  "  FROM (SELECT account_id, seq, xid, epoch FROM rebate_data.accrual"
-								  "         WHERE xid >= $1 AND seq IS NOT NULL"
-								  "        UNION ALL"
-								  "        SELECT account_id, seq, xid, epoch FROM rebate_data.entry"
-								  "         WHERE xid >= $1) e"
-								  " WHERE epoch = $4 AND (xid >= $2 OR xid = ANY ($3))"
-								  "   AND account_id > $5"
-								  " GROUP BY account_id ORDER BY account_id",
-								  5, argtypes, values, NULL, true, MAX_ROUND) != SPI_OK_SELECT)
-			elog(ERROR, "could not look for entries");
-		all = SPI_processed < MAX_ROUND;
-		announce_found(SPI_tuptable, SPI_processed);
+		if (looked_upto > 0 || !look_at_each(argtypes, values))
+		{
+			if (SPI_execute_with_args("SELECT account_id, min(seq), max(seq) FROM " NEW_ENTRIES
+									  " AND account_id > $5 GROUP BY account_id ORDER BY account_id",
+									  5, argtypes, values, NULL, true, MAX_ROUND) != SPI_OK_SELECT)
+				elog(ERROR, "could not look for entries");
+			all = SPI_processed < MAX_ROUND;
+			announce_found(SPI_tuptable, SPI_processed);
+		}
 		pg_atomic_fetch_add_u64(&db->sweeps, 1);
 	}
 	store_spi_end(&scope);

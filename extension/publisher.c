@@ -41,11 +41,11 @@ PGDLLEXPORT void rebate_publisher_main(Datum arg);
 
 /*
  * Milliseconds between two notifications: the square of those that one costs, or
- * as many as entries come in a millisecond, in these limits.  The first keeps the
- * worker and the listeners that it wakes from taking the machine from those who
- * write: a notification takes longer the more listeners there are, and the busier
- * the machine is, and both count.  The second keeps the worker from being busy
- * with the waking.
+ * half the square of the entries that come in one, in these limits.  The first
+ * keeps the worker and the listeners that it wakes from taking the machine from
+ * those who write: a notification takes longer the more listeners there are, and
+ * the busier the machine is, and both count.  The second keeps the worker from
+ * being busy with the waking: the more comes, the more goes into one message.
  */
 #define MIN_PACE_MS			2
 #define MAX_PACE_MS			250
@@ -199,19 +199,18 @@ learn_pace(TimestampTz started, TimestampTz sent, int64 entries)
 static long
 pace_ms(void)
 {
-	double		pace = Max(cost_ms * cost_ms, entries_per_ms);
+	double		pace = Max(cost_ms * cost_ms, entries_per_ms * entries_per_ms / 2);
 
 	return (long) Min(Max(pace, MIN_PACE_MS), MAX_PACE_MS);
 }
 
 /*
- * One round: take hints, or look if it is time, and notify.  Returns whether
+ * One round: take hints, or look for what has none, and notify.  Returns whether
  * there was anything.
  */
 static bool
-publish(void)
+publish(bool looking)
 {
-	bool		looking = look_is_due();
 	bool		looked_all = false;
 	bool		any;
 	int64		entries = 0;
@@ -382,7 +381,10 @@ rebate_publisher_main(Datum arg)
 		}
 		if (db->keep_away)
 			proc_exit(0);
-		busy = publish();
+		/* hints first, so that a look finds nothing but what has none */
+		busy = publish(false);
+		if (look_is_due())
+			busy |= publish(true);
 		wait_for_work(busy);
 	}
 }

@@ -164,6 +164,8 @@ publisher() {                           # METRIC MEMBERS
 # Milliseconds from commit to notification: METRIC-PREFIX RATE
 latency() {
 	settled worker worker
+	# New sessions read their rules and pages, and the publisher learns its pace.
+	on worker "$helpers/latency" "$2" 3 8 1000 "$merchants" >"$run/latency"
 	on worker "$helpers/latency" "$2" "$((3 * seconds))" 8 1000 "$merchants" >"$run/latency"
 	read -r orders achieved p50 p99 most <"$run/latency"
 	note "    $1: $orders orders, $achieved orders/s; p50 $p50 ms, p99 $p99 ms, most $most ms"
