@@ -283,6 +283,18 @@ static const char *const ledger_queries[] = {
 	"SELECT 'facts of an order disagree', 'source ' || source_id || ', order ' || order_key, NULL"
 	"  FROM rebate_data.accrual GROUP BY source_id, order_key"
 	" HAVING min(generation) <> max(generation) OR min(first_seen) <> max(first_seen)",
+	/* what was folded of house accounts */
+	"SELECT 'house balance does not match', l.code || ', ' || currency,"
+	"       'It is ' || coalesce(h.amount, 0) || ' minor units, the entries give ' || coalesce(e.amount, 0) || '.'"
+	"  FROM rebate_data.house_balance h"
+	"  FULL JOIN (SELECT g.ledger_account_id, a.currency, sum(g.amount) AS amount"
+	"               FROM rebate_data.ledger e JOIN rebate_data.account a ON a.account_id = e.account_id"
+	"               CROSS JOIN rebate_data.fold f"
+	"              CROSS JOIN LATERAL (VALUES (e.debit, e.amount), (e.credit, - e.amount)) g (ledger_account_id, amount)"
+	"              WHERE g.ledger_account_id >= 10 AND (e.epoch < f.epoch OR (e.epoch = f.epoch AND e.xid < f.xid))"
+	"              GROUP BY g.ledger_account_id, a.currency) e USING (ledger_account_id, currency)"
+	"  LEFT JOIN rebate_data.ledger_account l USING (ledger_account_id)"
+	" WHERE coalesce(h.amount, 0) <> coalesce(e.amount, 0)",
 	/* the clock stands still for what is frozen */
 	"SELECT 'frozen order does not know of its freeze', 'source ' || f.source_id || ', order ' || f.order_key, f.reason"
 	"  FROM rebate_data.freeze f"

@@ -37,6 +37,7 @@ static const ClockJob jobs[] = {
 	{"retry_failures", clock_retry_step},
 	{"run_audit", clock_audit_step},
 	{"prune", clock_prune_step},
+	{"fold", clock_fold_step},
 };
 
 static ClockRun *current = NULL;

@@ -38,6 +38,7 @@ extern bool clock_age_step(Store *store, ClockRun *run);
 extern bool clock_retry_step(Store *store, ClockRun *run);
 extern bool clock_audit_step(Store *store, ClockRun *run);
 extern bool clock_prune_step(Store *store, ClockRun *run);
+extern bool clock_fold_step(Store *store, ClockRun *run);
 
 /* An abort ends a run */
 extern void clock_at_abort(void);

@@ -44,6 +44,7 @@ typedef struct ScheduledJob
 static const ScheduledJob jobs[] = {
 	{"mature", "* * * * *", "CALL rebate.mature()"},
 	{"age", "*/10 * * * *", "CALL rebate.age()"},
+	{"fold", "37 * * * *", "CALL rebate.fold()"},
 	{"retry_failures", "23 * * * *", "CALL rebate.retry_failures()"},
 	{"run_audit", "17 3 * * *", "CALL rebate.run_audit()"},
 	{"prune", "47 3 * * *", "CALL rebate.prune()"},
@@ -320,9 +321,14 @@ schedule_check(ScheduleReport report, void *arg)
 
 	if (!can_look())
 	{
-		report(arg, "pg_cron", "notice",
-			   "it is not in this database: another scheduler must call the procedures that wait for a time",
-			   "SELECT * FROM rebate.schedule() says what to do");
+		if (OidIsValid(get_extension_oid("pg_cron", true)))
+			report(arg, "pg_cron", "notice", "this role may not see its jobs",
+				   psprintf("GRANT USAGE ON SCHEMA cron TO %s",
+							quote_identifier(GetUserNameFromId(GetUserId(), false))));
+		else
+			report(arg, "pg_cron", "notice",
+				   "it is not in this database: another scheduler must call the procedures that wait for a time",
+				   "SELECT * FROM rebate.schedule() says what to do");
 		return false;
 	}
 	level = sql_begin();

@@ -187,6 +187,39 @@ SELECT job, state, done FROM rebate.jobs WHERE job = 'run_audit';
 SELECT rebate.reconcile('orders', '{70001}');
 CALL rebate.run_audit();
 SELECT count(*) FROM rebate.findings;
+-- house accounts: the same before and after folding, and with what came since
+CREATE VIEW house AS
+SELECT l.code, e.currency, sum(l.amount) AS balance
+FROM rebate.entries e CROSS JOIN LATERAL (VALUES (e.debit, e.amount), (e.credit, -e.amount)) l (code, amount)
+WHERE l.code NOT LIKE 'member:%' GROUP BY 1, 2;
+CREATE VIEW difference AS
+SELECT code, currency, h.balance, b.balance AS shown FROM house h FULL JOIN rebate.house_balances b USING (code, currency)
+WHERE h.balance IS DISTINCT FROM b.balance;
+SELECT count(*), (SELECT count(*) FROM difference) AS wrong FROM rebate.house_balances;
+CALL rebate.fold();
+SELECT count(*) > 0 AS folded, (SELECT count(*) FROM difference) AS wrong FROM rebate_data.house_balance;
+INSERT INTO orders (id, customer, total, placed, status) VALUES (80001, 'yan', 1000, '2026-05-01', 'new'), (80002, 'yan', 1000, '2026-05-01', 'paid');
+SELECT count(*) AS wrong FROM difference;
+CALL rebate.fold();
+CALL rebate.fold();
+SELECT count(*) AS wrong FROM difference;
+SELECT * FROM rebate.audit();
+-- an epoch later: what is older counts as ended
+SET client_min_messages = error;
+ALTER TABLE rebate_data.epoch DISABLE TRIGGER rebate_guard;
+UPDATE rebate_data.epoch SET database_oid = 1;
+ALTER TABLE rebate_data.epoch ENABLE TRIGGER rebate_guard;
+RESET client_min_messages;
+\c
+SET timezone = 'UTC';
+CALL rebate.fold();
+SELECT f.epoch - e.epoch AS epochs_ahead, f.xid FROM rebate_data.fold f, rebate_data.epoch e;
+SELECT count(*) AS wrong FROM difference;
+UPDATE orders SET total = 2000 WHERE id = 80001;
+SELECT count(*) AS wrong FROM difference;
+CALL rebate.fold();
+SELECT count(*) AS wrong FROM difference;
+SELECT * FROM rebate.audit();
 -- without pg_cron there is nothing to prune
 CALL rebate.prune();
 
@@ -200,6 +233,9 @@ ALTER TABLE rebate_data.waiting DISABLE TRIGGER rebate_guard;
 DELETE FROM rebate_data.waiting WHERE due = '2026-05-15';
 UPDATE rebate_data.waiting SET due = '2026-05-15' WHERE due = '2026-05-16';
 ALTER TABLE rebate_data.waiting ENABLE TRIGGER rebate_guard;
+ALTER TABLE rebate_data.house_balance DISABLE TRIGGER rebate_guard;
+UPDATE rebate_data.house_balance SET amount = amount + 1 WHERE ledger_account_id = 10;
+ALTER TABLE rebate_data.house_balance ENABLE TRIGGER rebate_guard;
 SELECT violation, count(*) FROM rebate.audit() WHERE part = 'ledger' GROUP BY 1 ORDER BY violation COLLATE "C";
 CALL rebate.mature('2026-07-01');
 SELECT maturing, available FROM rebate.balances WHERE member = 'zoe';

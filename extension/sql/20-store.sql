@@ -358,6 +358,22 @@ CREATE TABLE rebate_data.job (
 );
 COMMENT ON TABLE rebate_data.job IS 'the last run of each job of the clock';
 
+CREATE TABLE rebate_data.house_balance (
+	ledger_account_id	integer NOT NULL,
+	currency			text COLLATE "C" NOT NULL,
+	amount				bigint NOT NULL,
+	PRIMARY KEY (ledger_account_id, currency)
+);
+COMMENT ON TABLE rebate_data.house_balance IS 'debits less credits of each house account, of the entries before the mark in rebate_data.fold';
+
+CREATE TABLE rebate_data.fold (
+	one			boolean PRIMARY KEY DEFAULT true CHECK (one),
+	epoch		integer NOT NULL,
+	xid			bigint NOT NULL,
+	folded_at	timestamptz NOT NULL DEFAULT pg_catalog.now()
+);
+COMMENT ON TABLE rebate_data.fold IS 'one row: entries of earlier epochs, and those of this epoch by earlier transactions, are in rebate_data.house_balance';
+
 CREATE TABLE rebate_data.finding (
 	finding		bigint PRIMARY KEY,
 	found_at	timestamptz NOT NULL,
@@ -411,6 +427,7 @@ INSERT INTO rebate_data.ledger_account VALUES
 	(100, 'expense:default', 'house', 'rebate expense of campaign default');
 INSERT INTO rebate_data.campaign VALUES (1, 'default', 100);
 INSERT INTO rebate_data.generation (generation) VALUES (1);
+INSERT INTO rebate_data.fold (epoch, xid) VALUES (0, 0);
 INSERT INTO rebate_data.scope VALUES (0, '{}');
 $ddl$ $function$;
 COMMENT ON FUNCTION rebate.store_rows() IS 'the rows that a new store begins with';

@@ -125,6 +125,30 @@ LEFT JOIN rebate_data.rule_group g ON g.group_id = v.group_id
 LEFT JOIN rebate_data.campaign p ON p.campaign_id = v.campaign_id;
 COMMENT ON VIEW rebate.rules IS 'the last version of each rule';
 
+-- What was folded and the entries since then: their transactions are found by
+-- the index; later epochs are looked for only if there are any.
+CREATE OR REPLACE VIEW rebate.house_balances AS
+SELECT l.code, l.kind, h.currency, pg_catalog.sum(h.amount) * c.unit AS balance
+FROM (
+	SELECT b.ledger_account_id, b.currency, b.amount FROM rebate_data.house_balance b
+	UNION ALL
+	SELECT g.ledger_account_id, a.currency, g.amount
+	FROM (
+		SELECT e.account_id, e.debit, e.credit, e.amount FROM rebate_data.ledger e
+		WHERE e.xid >= (SELECT f.xid FROM rebate_data.fold f)
+		  AND e.epoch = (SELECT f.epoch FROM rebate_data.fold f)
+		UNION ALL
+		SELECT e.account_id, e.debit, e.credit, e.amount FROM rebate_data.ledger e
+		WHERE (SELECT pg_catalog.max(p.epoch) FROM rebate_data.epoch p) > (SELECT f.epoch FROM rebate_data.fold f)
+		  AND e.epoch > (SELECT f.epoch FROM rebate_data.fold f)) t
+	JOIN rebate_data.account a ON a.account_id = t.account_id
+	CROSS JOIN LATERAL (VALUES (t.debit, t.amount), (t.credit, - t.amount)) AS g (ledger_account_id, amount)) h
+JOIN rebate_data.ledger_account l ON l.ledger_account_id = h.ledger_account_id
+JOIN rebate_data.currency c ON c.code = h.currency
+WHERE h.ledger_account_id >= 10
+GROUP BY l.code, l.kind, h.currency, c.unit;
+COMMENT ON VIEW rebate.house_balances IS 'debits less credits of each account that is no member''s, by currency';
+
 CREATE OR REPLACE VIEW rebate.findings AS
 SELECT f.found_at, f.part, f.violation, f.subject, f.detail
 FROM rebate_data.finding f;

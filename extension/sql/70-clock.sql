@@ -65,3 +65,15 @@ END
 $procedure$;
 COMMENT ON PROCEDURE rebate.prune(timestamptz) IS 'deletes what pg_cron keeps of runs of these jobs that ended over a week ago';
 REVOKE ALL ON PROCEDURE rebate.prune(timestamptz) FROM PUBLIC;
+
+CREATE PROCEDURE rebate.fold(upto timestamptz DEFAULT now())
+LANGUAGE plpgsql
+AS $procedure$
+BEGIN
+	WHILE rebate.clock_step('fold', upto) LOOP
+		COMMIT;
+	END LOOP;
+END
+$procedure$;
+COMMENT ON PROCEDURE rebate.fold(timestamptz) IS 'adds what was posted to house accounts up to now to their stored balances, so that rebate.house_balances need not read it again';
+REVOKE ALL ON PROCEDURE rebate.fold(timestamptz) FROM PUBLIC;

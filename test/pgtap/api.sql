@@ -103,6 +103,7 @@ SELECT bag_eq($$
     SELECT p.proname::text, pg_get_function_arguments(p.oid) FROM pg_proc p
     WHERE p.pronamespace = 'rebate'::regnamespace AND p.prokind = 'p' $$, $$ VALUES
     ('age', 'IN upto timestamp with time zone DEFAULT now()'),
+    ('fold', 'IN upto timestamp with time zone DEFAULT now()'),
     ('mature', 'IN upto timestamp with time zone DEFAULT now()'),
     ('prune', 'IN upto timestamp with time zone DEFAULT now()'),
     ('retry_failures', 'IN upto timestamp with time zone DEFAULT now()'),
@@ -111,7 +112,8 @@ SELECT bag_eq($$
 
 -- Views
 SELECT views_are('rebate', ARRAY['accruals', 'balances', 'decisions', 'delivery_status', 'entries', 'failures',
-    'findings', 'freezes', 'jobs', 'ledger_accounts', 'rule_versions', 'rules', 'sources']);
+    'findings', 'freezes', 'house_balances', 'jobs', 'ledger_accounts', 'rule_versions', 'rules', 'sources']);
+SELECT columns_are('rebate', 'house_balances', ARRAY['code', 'kind', 'currency', 'balance']);
 SELECT columns_are('rebate', 'findings', ARRAY['found_at', 'part', 'violation', 'subject', 'detail']);
 SELECT columns_are('rebate', 'freezes', ARRAY['source', 'order_key', 'reason', 'frozen_at', 'frozen_by', 'unfrozen_at',
     'unfrozen_by']);
@@ -200,7 +202,7 @@ SELECT lives_ok($$ DELETE FROM orders WHERE id = 2 $$, 'deletes');
 SELECT throws_ok('TRUNCATE orders', '42501', NULL, 'but gets no TRUNCATE by us');
 SELECT throws_ok('SELECT rebate.flush()', '42501', NULL, 'may not flush');
 SELECT throws_ok(format('SELECT * FROM rebate.%I', v), '42501', NULL, 'and reads no view: ' || v)
-FROM unnest(ARRAY['accruals', 'balances', 'decisions', 'delivery_status', 'entries', 'failures', 'findings', 'freezes', 'jobs', 'ledger_accounts',
+FROM unnest(ARRAY['accruals', 'balances', 'decisions', 'delivery_status', 'entries', 'failures', 'findings', 'freezes', 'house_balances', 'jobs', 'ledger_accounts',
     'rule_versions', 'rules', 'sources', 'channel_key', 'cluster']) AS v;
 SELECT throws_ok(c, '42501', NULL, 'nor may: ' || c)
 FROM unnest(ARRAY[

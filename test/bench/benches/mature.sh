@@ -66,6 +66,7 @@ bench_measure() {
 	note "$due rebates: $(calc "$cpu * 1000000 / $due") us of CPU each, $(query rebate "SELECT batches FROM rebate.jobs") batches"
 
 	samples_new
+	round=0
 	orders warm
 	samples_new
 	interleave "$rounds" mode off on
