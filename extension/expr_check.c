@@ -29,6 +29,7 @@
 #include "optimizer/optimizer.h"
 #include "parser/parse_type.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
 #include "utils/syscache.h"
@@ -306,33 +307,103 @@ longest_constant(Node *node, void *arg)
 }
 
 /*
- * Patterns.  A regular expression or JSON path must be a constant: of a row's
- * own making it could run for ever.  What LIKE compares with may come from the
- * row, but is short then.
+ * The constant that a pattern is, NULL if it is none.  SIMILAR TO has a function
+ * around its own.
+ */
+static Const *
+pattern_constant(Node *node)
+{
+	for (;;)
+	{
+		if (IsA(node, RelabelType))
+			node = (Node *) ((RelabelType *) node)->arg;
+		else if (IsA(node, CollateExpr))
+			node = (Node *) ((CollateExpr *) node)->arg;
+		else if (IsA(node, FuncExpr) &&
+				 (((FuncExpr *) node)->funcid == F_SIMILAR_TO_ESCAPE_TEXT ||
+				  ((FuncExpr *) node)->funcid == F_SIMILAR_TO_ESCAPE_TEXT_TEXT))
+			node = (Node *) linitial(((FuncExpr *) node)->args);
+		else
+			return IsA(node, Const) ? (Const *) node : NULL;
+	}
+}
+
+/*
+ * Does a regular expression refer back or look around?  The others are matched
+ * in one pass over the text; these try again at each place, for hours if need
+ * be, and nothing but a cancel ends them.
+ */
+static bool
+regex_is_slow(const char *regex)
+{
+	for (; *regex != '\0'; regex++)
+	{
+		if (regex[0] == '\\' && regex[1] != '\0')
+		{
+			if (regex[1] >= '1' && regex[1] <= '9')
+				return true;
+			regex++;
+		}
+		else if (regex[0] == '(' && regex[1] == '?' &&
+				 regex[2] != '\0' && strchr("=!<", regex[2]) != NULL)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Patterns.  A regular expression or JSON path is a constant, and of a kind
+ * whose time goes by the length of what it is applied to.  What LIKE compares
+ * with may come from the row, but is short then.  So is a value that a JSON path
+ * goes through, since a path may visit it once for each of its own members.
  */
 static void
 check_pattern(CheckContext *context, Oid funcid, const char *name, List *args)
 {
-	bool		regex = strstr(name, "regex") != NULL;
-	bool		like = strstr(name, "like") != NULL && !regex;
+	bool		path;
+	bool		like = strstr(name, "like") != NULL && strstr(name, "regex") == NULL;
 	Node	   *pattern;
+	Const	   *constant;
 	Size		length = 0;
+	char	   *source;
 
 	if (list_length(args) < 2)
 		return;
 	pattern = (Node *) lsecond(args);
-	if (exprType(pattern) == JSONPATHOID ||
-		(strcmp(name, "substring") == 0 && exprType(pattern) == TEXTOID))
-		regex = true;
-	if (!regex && !like && strstr(name, "regexp_") == NULL)
+	path = exprType(pattern) == JSONPATHOID;
+	if (!path && !like && strstr(name, "regex") == NULL &&
+		!(strcmp(name, "substring") == 0 && exprType(pattern) == TEXTOID))
 		return;
-	if (!like && contain_var_clause(pattern))
+
+	if (like)
+	{
+		(void) longest_constant(pattern, &length);
+		if (length > MAX_PATTERN_LENGTH)
+			forbid_function(context, funcid, _("Its pattern is too long."));
+		if (contain_var_clause(pattern))
+			context->max_length = MAX_PATTERN_LENGTH;
+		return;
+	}
+
+	constant = pattern_constant(pattern);
+	if (constant == NULL)
 		forbid_function(context, funcid, _("Its pattern must be a constant."));
-	(void) longest_constant(pattern, &length);
-	if (length > MAX_PATTERN_LENGTH)
+	if (constant->constisnull)
+		return;
+	source = path ? OidOutputFunctionCall(F_JSONPATH_OUT, constant->constvalue) :
+		TextDatumGetCString(constant->constvalue);
+	if (strlen(source) > MAX_PATTERN_LENGTH)
 		forbid_function(context, funcid, _("Its pattern is too long."));
-	if (like && contain_var_clause(pattern))
+	if (path)
+	{
+		if (strstr(source, "**") != NULL || strstr(source, "like_regex") != NULL)
+			forbid_function(context, funcid,
+							_("Its path has ** or like_regex, which may take too long."));
 		context->max_length = MAX_PATTERN_LENGTH;
+	}
+	else if (regex_is_slow(source))
+		forbid_function(context, funcid,
+						_("Its pattern refers back or looks around, which may take too long."));
 }
 
 /*

@@ -72,6 +72,10 @@ SELECT c AS condition, pg_temp.try(c) FROM unnest(ARRAY[
     'substring(note from pattern) = ''x''', 'regexp_replace(note, pattern, '''') = ''x''', 'regexp_match(note, pattern) IS NULL',
     'jsonb_path_exists(js, pattern::jsonpath)', 'replace(note, ''x'', note) = ''y''', 'replace(note, ''x'', ''yyyyyyyyyyyyyyyy'') = ''y''',
     'array_fill(1, ARRAY[30000, 30000]) IS NULL', 'note::char(100000) = ''x''', 'encode(encode(encode(encode(encode(note::bytea, ''hex'')::bytea, ''hex'')::bytea, ''hex'')::bytea, ''hex'')::bytea, ''hex'') = ''x''',
+    -- patterns that try again at each place
+    'note ~ ''^(a*)\1$''', 'note SIMILAR TO ''(a)\1''', 'note ~ (''(a)'' || chr(92) || ''1'')', 'note ~ ''(?=a*b)a''', 'note !~* ''a(?!b)''', 'note ~ ''(?<=a)b''',
+    'regexp_replace(note, ''(.)\1'', ''x'') = ''x''', 'substring(note from ''(a*)\1'') = ''x''', 'js @? ''$.**.a''', 'js @@ ''$.a like_regex "^a"''',
+    'jsonb_path_exists(js, (''$.*'' || ''*'')::jsonpath)', 'note ~ ''^a\\1$''', 'note ~ ''(?:a)\d''', 'js @? ''$.a[*] ? (@ > 1)''', 'note SIMILAR TO ''a%''',
     'note LIKE ''%'' || pattern', 'note ~ ''^x''', 'jsonb_path_exists(js, ''$.a'')']) AS c;
 SELECT pg_temp.try('note ~ ' || quote_literal(repeat('a?', 600)));
 SELECT pg_temp.try('note = ' || quote_literal(repeat('a', 70000)));
@@ -134,13 +138,18 @@ GROUP BY o.id, customer HAVING count(a.*) <> 13;
 SELECT count(*) FROM hostile.plain_orders;
 SELECT * FROM rebate.audit();
 
+-- only what a superuser has allowed can be slow
+CREATE FUNCTION hostile.squares(n int) RETURNS int IMMUTABLE LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+DECLARE sum int := 0; BEGIN FOR i IN 1 .. n LOOP FOR j IN 1 .. 20 * n LOOP sum := sum + 1; END LOOP; END LOOP; RETURN sum; END$$;
+SELECT rebate.allow_function('hostile.squares(int)');
+
 -- lengths: a long text in an expression fails the row, beside it it does not matter
 CREATE TABLE hostile.long_orders (id int PRIMARY KEY, customer text, total numeric, tag text, note text, pattern text, big numeric, js jsonb, status text DEFAULT 'confirmed');
 SELECT rebate.attach('hostile.long_orders', 'customer', 'total', 'EUR', status => 'status');
 SELECT rebate.set_rule('begins', percent => 1, condition => $$note ~ '^begins'$$, source => 'hostile.long_orders', scope => '{"tag": "begins"}');
 SELECT rebate.set_rule('holds', percent => 1, condition => $$note LIKE '%' || pattern || '%'$$, source => 'hostile.long_orders', scope => '{"tag": "holds"}');
 SELECT rebate.set_rule('product', percent => 1, base => 'big * big', source => 'hostile.long_orders', scope => '{"tag": "product"}');
-SELECT rebate.set_rule('slow', percent => 1, condition => $$note ~ '^(a*)(a*)\1\2$'$$, source => 'hostile.long_orders', scope => '{"tag": "slow"}');
+SELECT rebate.set_rule('slow', percent => 1, condition => $$hostile.squares(length(note)) > 1$$, source => 'hostile.long_orders', scope => '{"tag": "slow"}');
 SELECT rebate.set_rule('cast', percent => 1, condition => $$note::date > '2020-01-01'$$, source => 'hostile.long_orders', scope => '{"tag": "cast"}');
 \set VERBOSITY default
 INSERT INTO hostile.long_orders (id, customer, total, tag, note) VALUES (1, 'ann', 100, 'begins', 'begins' || repeat('x', 65530)), (2, 'ann', 100, 'begins', 'begins' || repeat('x', 65531));
@@ -160,7 +169,7 @@ SELECT order_key, rule, earned FROM rebate.accruals WHERE source = 'hostile.long
 INSERT INTO hostile.long_orders (id, customer, total, tag, note) VALUES (20, 'ann', 100, 'slow', 'a'), (21, 'ann', 100, 'slow', repeat('a', 501)), (22, 'ann', 100, 'slow', 'a'), (23, 'ann', 100, 'other', 'a');
 SELECT order_key, message, detail FROM rebate.failures WHERE order_key IN ('20', '21', '22', '23') ORDER BY 1;
 -- a cancel is a cancel
-SELECT rebate.set_rule('slow', percent => 2, condition => $$note ~ '^(a*)(a*)\1\2$'$$, source => 'hostile.long_orders', scope => '{"tag": "slow"}');
+SELECT rebate.set_rule('slow', percent => 2, condition => $$hostile.squares(length(note)) > 1$$, source => 'hostile.long_orders', scope => '{"tag": "slow"}');
 SET statement_timeout = '300ms';
 INSERT INTO hostile.long_orders (id, customer, total, tag, note) VALUES (24, 'ann', 100, 'slow', repeat('a', 9001));
 RESET statement_timeout;
