@@ -149,6 +149,29 @@ WHERE h.ledger_account_id >= 10
 GROUP BY l.code, l.kind, h.currency, c.unit;
 COMMENT ON VIEW rebate.house_balances IS 'debits less credits of each account that is no member''s, by currency';
 
+CREATE OR REPLACE VIEW rebate.trial_balance AS
+SELECT t.code, t.kind, t.campaign, t.currency,
+	   GREATEST(t.balance, 0 * t.balance) AS debit,
+	   GREATEST(- t.balance, 0 * t.balance) AS credit,
+	   t.balance
+FROM (
+	SELECT h.code, h.kind, p.name AS campaign, h.currency, h.balance
+	FROM rebate.house_balances h
+	JOIN rebate_data.ledger_account l ON l.code = h.code
+	LEFT JOIN rebate_data.campaign p ON p.expense_account = l.ledger_account_id
+	UNION ALL
+	SELECT l.code, l.kind, NULL, m.currency, - b.amount * c.unit
+	FROM (
+		SELECT a.currency, pg_catalog.sum(a.tracked) AS tracked, pg_catalog.sum(a.pending) AS pending,
+			   pg_catalog.sum(a.maturing) AS maturing, pg_catalog.sum(a.available) AS available,
+			   pg_catalog.sum(a.held) AS held
+		FROM rebate_data.account a GROUP BY a.currency) m
+	CROSS JOIN LATERAL (VALUES (1, m.tracked), (2, m.pending), (3, m.maturing), (4, m.available),
+						(5, m.held)) AS b (ledger_account_id, amount)
+	JOIN rebate_data.ledger_account l ON l.ledger_account_id = b.ledger_account_id
+	JOIN rebate_data.currency c ON c.code = m.currency) t;
+COMMENT ON VIEW rebate.trial_balance IS 'all accounts at one moment, members'' by bucket and the others by campaign: balance is debits less credits, and its sum is zero in each currency';
+
 CREATE OR REPLACE VIEW rebate.findings AS
 SELECT f.found_at, f.part, f.violation, f.subject, f.detail
 FROM rebate_data.finding f;

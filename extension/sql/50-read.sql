@@ -17,3 +17,11 @@ CREATE FUNCTION rebate.order_key(source regclass, VARIADIC "key" "any") RETURNS 
 AS 'MODULE_PATHNAME', 'rebate_order_key' LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION rebate.order_key(regclass, "any") IS 'canonical text of an order''s key';
 REVOKE ALL ON FUNCTION rebate.order_key(regclass, "any") FROM PUBLIC;
+
+CREATE FUNCTION rebate.statement(member text, "from" date DEFAULT NULL, "to" date DEFAULT NULL, currency text DEFAULT NULL)
+RETURNS TABLE (currency text, line text, book_date date, seq bigint, posted_at timestamptz, source text,
+			   order_key text, rule text, accrual_id bigint, amount numeric, tracked numeric,
+			   pending numeric, maturing numeric, available numeric, held numeric)
+AS 'MODULE_PATHNAME', 'rebate_statement' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION rebate.statement(text, date, date, text) IS 'a member''s account over a range of days by book date: opening balances, each movement with the balances after it, closing balances';
+REVOKE ALL ON FUNCTION rebate.statement(text, date, date, text) FROM PUBLIC;

@@ -93,6 +93,10 @@ SELECT bag_eq($$
         'NULL::text, valid_from timestamp with time zone DEFAULT NULL::timestamp with time zone, valid_to timestamp '
         'with time zone DEFAULT NULL::timestamp with time zone, source regclass DEFAULT NULL::regclass, campaign text '
         'DEFAULT ''default''::text, max_percent numeric DEFAULT 100', 'integer'),
+    ('statement', 'member text, "from" date DEFAULT NULL::date, "to" date DEFAULT NULL::date, currency text DEFAULT NULL::text',
+        'TABLE(currency text, line text, book_date date, seq bigint, posted_at timestamp with time zone, source text, '
+        'order_key text, rule text, accrual_id bigint, amount numeric, tracked numeric, pending numeric, maturing '
+        'numeric, available numeric, held numeric)'),
     ('unfreeze', 'source regclass, order_key text, reason text DEFAULT NULL::text, at timestamp with time zone DEFAULT '
         'now()', 'integer'),
     ('unschedule', 'job text DEFAULT NULL::text', 'integer'),
@@ -112,8 +116,9 @@ SELECT bag_eq($$
 
 -- Views
 SELECT views_are('rebate', ARRAY['accruals', 'balances', 'decisions', 'delivery_status', 'entries', 'failures',
-    'findings', 'freezes', 'house_balances', 'jobs', 'ledger_accounts', 'rule_versions', 'rules', 'sources']);
+    'findings', 'freezes', 'house_balances', 'jobs', 'ledger_accounts', 'rule_versions', 'rules', 'sources', 'trial_balance']);
 SELECT columns_are('rebate', 'house_balances', ARRAY['code', 'kind', 'currency', 'balance']);
+SELECT columns_are('rebate', 'trial_balance', ARRAY['code', 'kind', 'campaign', 'currency', 'debit', 'credit', 'balance']);
 SELECT columns_are('rebate', 'findings', ARRAY['found_at', 'part', 'violation', 'subject', 'detail']);
 SELECT columns_are('rebate', 'freezes', ARRAY['source', 'order_key', 'reason', 'frozen_at', 'frozen_by', 'unfrozen_at',
     'unfrozen_by']);
@@ -203,7 +208,7 @@ SELECT throws_ok('TRUNCATE orders', '42501', NULL, 'but gets no TRUNCATE by us')
 SELECT throws_ok('SELECT rebate.flush()', '42501', NULL, 'may not flush');
 SELECT throws_ok(format('SELECT * FROM rebate.%I', v), '42501', NULL, 'and reads no view: ' || v)
 FROM unnest(ARRAY['accruals', 'balances', 'decisions', 'delivery_status', 'entries', 'failures', 'findings', 'freezes', 'house_balances', 'jobs', 'ledger_accounts',
-    'rule_versions', 'rules', 'sources', 'channel_key', 'cluster']) AS v;
+    'rule_versions', 'rules', 'sources', 'trial_balance', 'channel_key', 'cluster']) AS v;
 SELECT throws_ok(c, '42501', NULL, 'nor may: ' || c)
 FROM unnest(ARRAY[
     $$SELECT * FROM rebate.balance('alice')$$, $$SELECT * FROM rebate.explain('orders', 1)$$, $$SELECT * FROM
