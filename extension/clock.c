@@ -144,7 +144,8 @@ find_job(const char *name)
 }
 
 /*
- * rebate.clock_step(job, upto): one batch of a run; false when it is over.  The
+ * rebate.clock_step(job, upto): one step of a run; false when it is over.  The first
+ * tells in rebate.jobs that the run is on, each of the others is a batch.  The
  * transaction is the procedure's, which commits it.
  */
 Datum
@@ -185,10 +186,16 @@ rebate_clock_step(PG_FUNCTION_ARGS)
 	/* what a crash takes back is done again, so no flush is waited for under locks */
 	(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_LOCAL, true, 0, false);
+	if (current->progress_at == 0)
+	{
+		/* committed before the first batch, it shows a run that comes no further than that */
+		write_progress(store, current, false);
+		current->progress_at = now;
+		PG_RETURN_BOOL(true);
+	}
 	more = job->step(store, current);
 	current->batches++;
-	if (!more || current->progress_at == 0 ||
-		TimestampDifferenceExceeds(current->progress_at, now, PROGRESS_INTERVAL))
+	if (!more || TimestampDifferenceExceeds(current->progress_at, now, PROGRESS_INTERVAL))
 	{
 		write_progress(store, current, !more);
 		current->progress_at = now;

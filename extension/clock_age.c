@@ -17,15 +17,18 @@
 
 #include "api.h"
 #include "clock.h"
+#include "clock_batch.h"
 #include "order.h"
 #include "reconcile.h"
 #include "rules.h"
 
-/* Orders of a batch: the rows of all are locked while it lasts */
-#define BATCH	50
+/* Orders of the first batch, and at most of one: the rows of all are locked while it lasts */
+#define FIRST_BATCH		10
+#define MAX_BATCH		50
 
 typedef struct Age
 {
+	ClockBatch	batch;
 	int			bucket;
 	/* the place of the last one looked at in the bucket */
 	bool		begun;
@@ -65,7 +68,7 @@ next_orders(Store *store, ClockRun *run, Age *age, int *n)
 	sql_param(&params, TIMESTAMPTZOID, TimestampTzGetDatum(age->begun ? age->due : DT_NOBEGIN), false);
 	sql_param(&params, INT8OID, Int64GetDatum(age->account_id), false);
 	sql_param(&params, INT8OID, Int64GetDatum(age->seq), false);
-	sql_int(&params, BATCH);
+	sql_int(&params, age->batch.rows);
 	store_spi_begin(store, &scope);
 	*n = (int) sql_run("SELECT w.due, w.account_id, w.seq, s.relation::oid, x.order_key"
 					   "  FROM (SELECT * FROM rebate_data.waiting"
@@ -137,14 +140,18 @@ clock_age_step(Store *store, ClockRun *run)
 	ListCell   *lc;
 	AgedOrder  *last = NULL;
 	int			n;
+	bool		full;
 
 	if (age == NULL)
 	{
 		age = run->state = MemoryContextAllocZero(run->context, sizeof(Age));
 		age->bucket = BUCKET_TRACKED;
+		clock_batch_init(&age->batch, FIRST_BATCH, MAX_BATCH);
 	}
 	orders = next_orders(store, run, age, &n);
+	full = n == age->batch.rows;
 	(void) rules_generation(store);
+	clock_batch_locks(&age->batch);
 	foreach(lc, orders)
 	{
 		AgedOrder  *order = lfirst(lc);
@@ -160,14 +167,16 @@ clock_age_step(Store *store, ClockRun *run)
 	}
 	if (last)
 		age_orders(store, run, last->relid, keys);
+	clock_batch_end(&age->batch, n);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 
-	if (n == BATCH)
+	if (full)
 		return true;
 	if (age->bucket == BUCKET_TRACKED)
 	{
-		memset(age, 0, sizeof(*age));
+		age->begun = false;
+		age->account_id = age->seq = 0;
 		age->bucket = BUCKET_PENDING;
 		return true;
 	}

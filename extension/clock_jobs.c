@@ -13,12 +13,14 @@
 
 #include "api.h"
 #include "clock.h"
+#include "clock_batch.h"
 #include "reconcile.h"
 #include "rules.h"
 #include "schedule.h"
 
-/* Failures of a batch: the rows of all are locked while it lasts */
-#define RETRY_BATCH	50
+/* Failures of the first batch, and at most of one: the rows of all are locked while it lasts */
+#define FIRST_RETRY_BATCH	10
+#define MAX_RETRY_BATCH		50
 
 /* Rows of a history deleted at once */
 #define PRUNE_BATCH	1000
@@ -26,6 +28,7 @@
 /* The last failure looked at */
 typedef struct Retry
 {
+	ClockBatch	batch;
 	int32		source_id;
 	char	   *key;			/* NULL: none yet */
 } Retry;
@@ -48,11 +51,14 @@ clock_retry_step(Store *store, ClockRun *run)
 	int			n;
 
 	if (retry == NULL)
+	{
 		retry = run->state = MemoryContextAllocZero(run->context, sizeof(Retry));
+		clock_batch_init(&retry->batch, FIRST_RETRY_BATCH, MAX_RETRY_BATCH);
+	}
 	sql_int(&params, retry->source_id);
 	sql_text(&params, retry->key ? retry->key : "");
 	sql_param(&params, TIMESTAMPTZOID, TimestampTzGetDatum(run->upto), false);
-	sql_int(&params, RETRY_BATCH);
+	sql_int(&params, retry->batch.rows);
 	store_spi_begin(store, &scope);
 	/* of an ambiguous change of keys only a person knows which became which */
 	n = (int) sql_run("SELECT f.source_id, s.relation::oid, f.order_key"
@@ -85,7 +91,9 @@ clock_retry_step(Store *store, ClockRun *run)
 	source = source_get(store, relid);
 	if (source == NULL || source->broken)
 		return true;
+	clock_batch_locks(&retry->batch);
 	reconcile_keys(store, source, keys, false, &result);
+	clock_batch_end(&retry->batch, list_length(keys));
 	run->done += result.ndecided - result.nfailed;
 	run->busy += result.nbusy;
 	return true;

@@ -20,12 +20,12 @@
 #include "utils/wait_event.h"
 
 #include "clock.h"
+#include "clock_batch.h"
 #include "ledger.h"
 #include "post_clock.h"
 
-/* How long a batch may lock its accounts, in microseconds; those who wait see twice as much at worst */
-#define BATCH_USECS		4000
-#define MIN_BATCH		8
+/* Rows of the first batch, and at most of one */
+#define FIRST_BATCH		32
 #define MAX_BATCH		2000
 
 /* Accounts of a batch: as many as a commit announces one by one */
@@ -42,7 +42,7 @@ typedef struct Mature
 	int64		next;
 	bool		more;			/* the index has more than fitted in */
 	TimestampTz last_due;		/* of the rows */
-	int			batch;			/* how many rows are posted next */
+	ClockBatch	batch;
 	int64		done_before;	/* of the run, when the rows were collected */
 	int			looks;
 } Mature;
@@ -123,7 +123,7 @@ next_batch(const Mature *m)
 	int			naccounts = 0;
 	int			n = 0;
 
-	while (n < m->batch && m->next + n < m->nrows)
+	while (n < m->batch.rows && m->next + n < m->nrows)
 	{
 		const DueRow *row = &m->rows[m->next + n];
 
@@ -144,20 +144,17 @@ clock_mature_step(Store *store, ClockRun *run)
 	if (m == NULL)
 	{
 		m = run->state = MemoryContextAllocZero(run->context, sizeof(Mature));
-		m->batch = 32;
+		clock_batch_init(&m->batch, FIRST_BATCH, MAX_BATCH);
 		look(store, run, m, PG_INT64_MIN + 1);
 	}
 	n = next_batch(m);
 	if (n > 0)
 	{
-		post_mature(store, &m->rows[m->next], n, &posted);
+		n = post_mature(store, &m->rows[m->next], n, &m->batch, &posted);
 		m->next += n;
 		run->done += posted.ndone;
 		run->busy += posted.nbusy;
-		if (posted.locked_usecs > BATCH_USECS)
-			m->batch = Max(MIN_BATCH, m->batch / 2);
-		else if (n == m->batch && posted.locked_usecs < BATCH_USECS / 2)
-			m->batch = Min(MAX_BATCH, m->batch + m->batch / 2);
+		clock_batch_end(&m->batch, n);
 	}
 	if (m->next < m->nrows)
 		return true;

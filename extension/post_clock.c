@@ -2,9 +2,9 @@
  * post_clock.c
  *	  Posts what the clock does: maturing money becomes available.
  *
- * A batch locks its accounts first, in the order of their ids, and reads the
- * accruals again under a snapshot taken after the locks: orders may have changed
- * them since they were found.  It waits for nobody, since whoever writes an order
+ * A batch locks account after account, in the order of their ids, and reads the
+ * accruals of each again under a snapshot taken after its lock: orders may have
+ * changed them since they were found.  It waits for nobody, since whoever writes an order
  * of a member of the batch waits for it.
  */
 #include "rebate.h"
@@ -12,7 +12,6 @@
 #include "access/genam.h"
 #include "access/heapam.h"
 #include "access/htup_details.h"
-#include "portability/instr_time.h"
 #include "storage/bufmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -47,18 +46,13 @@ list_accounts(Posting *p, const DueRow *rows, int n)
 	UnregisterSnapshot(snapshot);
 }
 
-/* Lock the accounts that nobody else has; the tuple of others is NULL then. */
+/* Lock an account, unless somebody else has it; its tuple is NULL then. */
 static void
-lock_free_accounts(Posting *p)
+lock_free_account(Posting *p, PostAccount *account)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 
-	for (int i = 0; i < p->naccounts; i++)
-	{
-		PostAccount *account = &p->accounts[i];
-
-		account->tuple = table_lock_nowait(&p->account_table, &account->tuple->t_self, snapshot);
-	}
+	account->tuple = table_lock_nowait(&p->account_table, &account->tuple->t_self, snapshot);
 	UnregisterSnapshot(snapshot);
 }
 
@@ -158,8 +152,44 @@ mature_accrual(Posting *p, PostAccount *account, HeapTuple oldtuple, const DueRo
 	return true;
 }
 
-void
-post_mature(Store *store, const DueRow *rows, int n, PostedDue *result)
+/*
+ * Move what is due of one account, its rows beginning at "first", until another
+ * account's or the end of the batch's time.  Returns the number of rows looked at.
+ */
+static int
+mature_account(Posting *p, PostAccount *account, const DueRow *first, int n,
+			   IndexScanDesc scan, StoreTableDesc *waiting, ClockBatch *batch,
+			   PostedDue *result)
+{
+	Snapshot	snapshot;
+	int			i = 0;
+
+	clock_batch_locks(batch);
+	lock_free_account(p, account);
+	/* taken after the lock, it sees all that was posted for the account */
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	do
+	{
+		const DueRow *row = &first[i++];
+		HeapTuple	tuple;
+
+		if (account->tuple == NULL)
+			result->nbusy++;
+		else if (still_waits(waiting->rel, row, snapshot) &&
+				 (tuple = fetch_accrual(p->accrual_table.rel, scan, row, snapshot)) != NULL)
+		{
+			if (mature_accrual(p, account, tuple, row, waiting))
+				result->ndone++;
+			else
+				result->nbusy++;
+		}
+	} while (i < n && first[i].account_id == account->account_id && !clock_batch_is_over(batch));
+	UnregisterSnapshot(snapshot);
+	return i;
+}
+
+int
+post_mature(Store *store, const DueRow *rows, int n, ClockBatch *batch, PostedDue *result)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "rebate posting",
 												  ALLOCSET_DEFAULT_SIZES);
@@ -168,10 +198,9 @@ post_mature(Store *store, const DueRow *rows, int n, PostedDue *result)
 	StoreTableDesc waiting;
 	Relation	index;
 	IndexScanDesc scan;
-	PostAccount *account;
 	Snapshot	snapshot;
-	instr_time	start,
-				end;
+	int			done = 0;
+	int			naccounts = 0;
 
 	store_ensure_epoch(store);
 	table_begin(&p.account_table, store, ST_ACCOUNT);
@@ -180,39 +209,23 @@ post_mature(Store *store, const DueRow *rows, int n, PostedDue *result)
 	index = index_open(store->indexes[SI_ACCRUAL_SEQ], RowExclusiveLock);
 	list_accounts(&p, rows, n);
 
-	INSTR_TIME_SET_CURRENT(start);
-	lock_free_accounts(&p);
+	/* places are taken from the index as it is; which version counts is told by a later snapshot */
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	scan = index_beginscan_compat(p.accrual_table.rel, index, snapshot, 2);
-	account = p.accounts;
-	for (int i = 0; i < n; i++)
+	do
 	{
-		HeapTuple	tuple;
-
-		if (rows[i].account_id != account->account_id)
-			account++;
-		if (account->tuple == NULL)
-			result->nbusy++;
-		else if (still_waits(waiting.rel, &rows[i], snapshot) &&
-				 (tuple = fetch_accrual(p.accrual_table.rel, scan, &rows[i], snapshot)) != NULL)
-		{
-			if (mature_accrual(&p, account, tuple, &rows[i], &waiting))
-				result->ndone++;
-			else
-				result->nbusy++;
-		}
-	}
+		done += mature_account(&p, &p.accounts[naccounts], &rows[done], n - done, scan, &waiting,
+							   batch, result);
+		naccounts++;
+	} while (done < n && !clock_batch_is_over(batch));
 	index_endscan(scan);
 	UnregisterSnapshot(snapshot);
 
-	for (int i = 0; i < p.naccounts; i++)
+	for (int i = 0; i < naccounts; i++)
 		if (p.accounts[i].first &&
 			!post_replace_account(&p, &p.accounts[i], post_form_entries(&p, &p.accounts[i])))
 			elog(ERROR, "account was changed by others while it was locked");
 	post_write_entries(&p);
-	INSTR_TIME_SET_CURRENT(end);
-	INSTR_TIME_SUBTRACT(end, start);
-	result->locked_usecs += (int64) INSTR_TIME_GET_MICROSEC(end);
 
 	index_close(index, NoLock);
 	table_end(&waiting);
@@ -221,4 +234,5 @@ post_mature(Store *store, const DueRow *rows, int n, PostedDue *result)
 	CommandCounterIncrement();
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
+	return done;
 }

@@ -6,6 +6,8 @@
 #define REBATE_POST_CLOCK_H
 
 #include "rebate.h"
+
+#include "clock_batch.h"
 #include "storage/itemptr.h"
 #include "store.h"
 
@@ -22,15 +24,16 @@ typedef struct PostedDue
 {
 	int64		ndone;
 	int64		nbusy;			/* left alone: others have their account or row */
-	int64		locked_usecs;	/* how long accounts have been locked */
 } PostedDue;
 
 /*
  * Make maturing accruals available.  The rows are hints, in the order of account
  * and sequence: what does not wait any more as they say is passed over.  Waits for
- * nobody.
+ * nobody, and ends when the batch is over: returns how many rows were looked at,
+ * at least one.
  */
-extern void post_mature(Store *store, const DueRow *rows, int n, PostedDue *result);
+extern int	post_mature(Store *store, const DueRow *rows, int n, ClockBatch *batch,
+						PostedDue *result);
 
 /*
  * Bring the rebates of an order to the freezes that are recorded of it.  Locks

@@ -11,6 +11,7 @@
 #include "allow.h"
 #include "channel.h"
 #include "clock.h"
+#include "clock_batch.h"
 #include "collect.h"
 #include "delivery.h"
 #include "expr.h"
@@ -148,6 +149,11 @@ _PG_init(void)
 							 "defer: the triggers record the keys of orders only, and rebate.reconcile() catches up. off: they do nothing, and the audit reports the orders that came meanwhile.",
 							 &rebate_mode, MODE_ON, mode_options,
 							 PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("rebate.clock_batch_time",
+							"How long a batch of the clock holds the accounts that it moves money of, before it ends.",
+							"0: a batch ends after its first row.",
+							&rebate_clock_batch_time, 4, 0, 1000,
+							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomEnumVariable("rebate.delivery",
 							 "Who notifies clients of what was posted.",
 							 "worker: a background worker, if rebate is preloaded, else as commit. commit: the transaction itself. off: nobody.",

@@ -1,0 +1,72 @@
+/*
+ * clock_batch.c
+ *	  How much a batch of the clock does before it lets go of its locks.
+ *
+ * An order of a member whose money is being moved waits for the batch.  So the
+ * time of a batch counts from its first lock, and is looked at after each row:
+ * when it is over the batch ends, whatever was meant to be in it.  What a batch
+ * needs to write down its work comes on top, and is about as much again; that,
+ * and not to begin what will not be ended, is why the next batch is made as
+ * large as this one says.
+ */
+#include "rebate.h"
+
+#include "clock_batch.h"
+
+/* A batch is never meant to be smaller than this: rows that find their accounts busy cost nothing */
+#define MIN_ROWS	8
+
+int			rebate_clock_batch_time = 4;
+
+static int64
+held_usecs(const ClockBatch *batch)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, batch->since);
+	return (int64) INSTR_TIME_GET_MICROSEC(now);
+}
+
+void
+clock_batch_init(ClockBatch *batch, int rows, int most)
+{
+	batch->rows = rows;
+	batch->most = most;
+	batch->holding = false;
+}
+
+/* To be called before each lock: the time of the batch begins with the first. */
+void
+clock_batch_locks(ClockBatch *batch)
+{
+	if (batch->holding)
+		return;
+	batch->holding = true;
+	INSTR_TIME_SET_CURRENT(batch->since);
+}
+
+/* Must the batch end after the row that it has just done? */
+bool
+clock_batch_is_over(const ClockBatch *batch)
+{
+	return batch->holding && held_usecs(batch) >= (int64) rebate_clock_batch_time * 1000;
+}
+
+/*
+ * The batch has done its work on so many rows, and is about to commit.  The next
+ * is half as large if this one took too long, and larger if it was full and took
+ * less than half of its time.
+ */
+void
+clock_batch_end(ClockBatch *batch, int rows)
+{
+	int64		limit = (int64) rebate_clock_batch_time * 1000;
+	int64		held = batch->holding ? held_usecs(batch) : 0;
+
+	batch->holding = false;
+	if (held > limit)
+		batch->rows = Max(Min(MIN_ROWS, batch->most), Min(rows, batch->rows / 2));
+	else if (rows == batch->rows && held < limit / 2)
+		batch->rows = Min(batch->most, batch->rows + Max(batch->rows / 2, 1));
+}
