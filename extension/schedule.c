@@ -252,7 +252,7 @@ can_look(void)
 
 /* The jobs with their last runs; columns as those of rebate.schedules() */
 #define SCHEDULES \
-	"SELECT substr(j.jobname::text, 8), j.schedule, j.username, j.active, d.start_time, d.status, d.return_message" \
+	"SELECT substr(j.jobname::text, 8), j.schedule, j.username, j.active, d.start_time, d.status, d.return_message, j.jobid" \
 	"  FROM cron.job j LEFT JOIN LATERAL (" \
 	"       SELECT r.* FROM cron.job_run_details r WHERE r.jobid = j.jobid AND r.status IN ('succeeded', 'failed')" \
 	"        ORDER BY r.runid DESC LIMIT 1) d ON true" \
@@ -345,7 +345,8 @@ schedule_check(ScheduleReport report, void *arg)
 				found[i] = true;
 		if (!DatumGetBool(sql_get(row, 4, &isnull)))
 		{
-			report(arg, name, "notice", "its job in pg_cron is not active", "SELECT cron.alter_job(...)");
+			report(arg, name, "notice", "its job in pg_cron is not active",
+				   psprintf("SELECT cron.alter_job(%s, active => true)", sql_get_text(row, 8, context)));
 			fine = false;
 		}
 		if (status && strcmp(status, "failed") == 0)
@@ -353,7 +354,7 @@ schedule_check(ScheduleReport report, void *arg)
 			report(arg, name, "problem",
 				   psprintf("its last run by pg_cron failed: %s", message ? message : "no message"),
 				   message && strstr(message, "connection failed") ?
-				   "let its role in by pg_hba.conf, or set cron.use_background_workers = on, and restart" :
+				   "ALTER SYSTEM SET cron.use_background_workers = on -- and restart, or let its role in by pg_hba.conf" :
 				   "SELECT * FROM rebate.schedules()");
 			fine = false;
 		}
@@ -363,7 +364,8 @@ schedule_check(ScheduleReport report, void *arg)
 	{
 		if (found[i])
 			continue;
-		report(arg, jobs[i].name, "notice", "pg_cron has no job for it", "SELECT * FROM rebate.schedule()");
+		report(arg, jobs[i].name, "notice", "pg_cron has no job for it",
+			   psprintf("SELECT * FROM rebate.schedule('%s') -- as a role that can log in", jobs[i].name));
 		fine = false;
 	}
 	return fine;
