@@ -10,6 +10,11 @@
 #error "rebate needs PostgreSQL 15 or later"
 #endif
 
+/* 16: macros of varlena values have a header of their own */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
 /* 19 reports soft errors through an error-save context; we want hard ones */
 #if PG_VERSION_NUM >= 190000
 #define numeric_add_hard(a, b)	numeric_add_safe(a, b, NULL)

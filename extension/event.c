@@ -345,7 +345,7 @@ put_ymd(char *p, int year, int month, int day)
 {
 	if (year < 0)
 		*p++ = '-';
-	p = put_digits(p, Abs(year), 4);
+	p = put_digits(p, abs(year), 4);
 	*p++ = '-';
 	p = put_digits(p, month, 2);
 	*p++ = '-';

@@ -101,7 +101,7 @@ side_next(Side *side)
 		e->accrual_id = DatumGetInt64(values[ACC_ACCRUAL_ID - 1]);
 		e->payout_id = 0;
 		e->rule_id = DatumGetInt32(values[ACC_RULE_ID - 1]);
-		e->amount = Abs(earned);
+		e->amount = ledger_abs(earned);
 		e->event_at = DatumGetTimestampTz(values[ACC_ORDER_TIME - 1]);
 		row->source_id = DatumGetInt32(values[ACC_SOURCE_ID - 1]);
 		keep_order_key(side, values[ACC_ORDER_KEY - 1], nulls[ACC_ORDER_KEY - 1]);

@@ -114,6 +114,13 @@ typedef struct EntryFields
 	int64		payout_id;
 } EntryFields;
 
+/* The amount of the entry that an accrual was opened with */
+static inline int64
+ledger_abs(int64 earned)
+{
+	return earned < 0 ? -earned : earned;
+}
+
 /* One step of the check that is chained over the entries of an account */
 extern int64 entry_check(int64 previous, const EntryFields *entry);
 

@@ -78,7 +78,7 @@ next_opening(Side *side)
 	e->accrual_id = DatumGetInt64(values[ACC_ACCRUAL_ID - 1]);
 	e->rule_id = DatumGetInt32(values[ACC_RULE_ID - 1]);
 	earned = DatumGetInt64(values[ACC_EARNED - 1]);
-	e->amount = Abs(earned);
+	e->amount = ledger_abs(earned);
 	e->event_at = DatumGetTimestampTz(values[ACC_ORDER_TIME - 1]);
 	entry_from_columns(&values[ACC_KIND - 1], &nulls[ACC_KIND - 1], e, &side->entry.check,
 					   side->entry.balance);

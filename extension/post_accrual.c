@@ -144,7 +144,7 @@ post_update_accrual(Posting *p, PostOrder *order, HeapTuple oldtuple, Wish *wish
 	opened = !nulls[ACC_ENTRY(EC_SEQ) - 1];
 	if (opened && nulls[ACC_ENTRY(EC_AMOUNT) - 1] && old->earned != earned)
 	{
-		values[ACC_ENTRY(EC_AMOUNT) - 1] = Int64GetDatum(Abs(old->earned));
+		values[ACC_ENTRY(EC_AMOUNT) - 1] = Int64GetDatum(ledger_abs(old->earned));
 		nulls[ACC_ENTRY(EC_AMOUNT) - 1] = false;
 	}
 	if (opened && nulls[ACC_ENTRY(EC_EVENT_AT) - 1] && old->order_time != d->order_time)

@@ -93,7 +93,7 @@ typedef struct Known
 	bool		ambiguous;
 } Known;
 
-static Known *
+static pg_noinline Known *
 read_known(Store *store, Source *source, List *keys)
 {
 	MemoryContext context = CurrentMemoryContext;
