@@ -85,3 +85,9 @@ ROLLBACK;
 SELECT * FROM rebate.statement(NULL);
 SELECT * FROM rebate.statement('ann', '2026-02-01', '2026-01-31');
 SELECT * FROM rebate.audit();
+
+SET client_min_messages = warning;
+DROP VIEW at_day, from_entries;
+DROP TABLE orders;
+DROP EXTENSION rebate CASCADE;
+DROP SCHEMA rebate_data CASCADE;

@@ -152,7 +152,10 @@ SELECT triggers_are('public', 'orders', ARRAY['rebate_insert', 'rebate_update', 
 SELECT is_empty($$ SELECT pg_describe_object(classid, objid, 0) FROM pg_depend
     WHERE refclassid = 'pg_extension'::regclass AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'rebate')
         AND deptype = 'e' AND classid NOT IN ('pg_proc'::regclass, 'pg_event_trigger'::regclass)
-        AND NOT (classid = 'pg_class'::regclass AND objid::regclass::text IN ('rebate.channel_key', 'rebate.cluster', 'rebate.delivery_status')) $$,
+        AND NOT (classid = 'pg_class'::regclass AND objid::regclass::text IN ('rebate.channel_key', 'rebate.cluster', 'rebate.delivery_status'))
+        -- from 17 on the row types of those count, too
+        AND NOT (classid = 'pg_type'::regclass AND objid::regtype::text IN ('rebate.channel_key', 'rebate.cluster', 'rebate.delivery_status',
+            'rebate.channel_key[]', 'rebate.cluster[]', 'rebate.delivery_status[]')) $$,
     'no money is a member of the extension');
 SELECT is_empty($$ SELECT extconfig FROM pg_extension WHERE extname = 'rebate' AND extconfig IS NOT NULL $$,
     'a dump leaves the key of channels out');
