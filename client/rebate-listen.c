@@ -134,7 +134,8 @@ catch_up(void)
 		if (stop_asked)
 			return false;
 		/* What has been notified until here is seen by this read. */
-		wait_notified();
+		if (wait_notified())
+			remark("notified");
 		result = server_read(position, BATCH);
 		if (result == NULL)
 			return false;

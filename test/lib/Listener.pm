@@ -7,6 +7,7 @@ use EventSchema;
 use Exporter 'import';
 use IPC::Run ();
 use JSON::PP ();
+use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
@@ -16,6 +17,9 @@ our @EXPORT = qw(listener listen_on tick wait_until forget on_channel close_list
 our $genuine = 1;
 
 my $json = JSON::PP->new->canonical;
+
+# Nothing is wrong by being slow: what takes longer than it should is noted, and waited for until here.
+my $limit = $PostgreSQL::Test::Utils::timeout_default;
 
 # A psql that listens on channels, and keeps what it is told: {heard} is a list of [channel, payload, process id].
 sub listener
@@ -43,7 +47,7 @@ sub tick
 {
     my ($l) = @_;
     my $mark = 'tick ' . ++$l->{ticks};
-    my $until = time + 30;
+    my $until = time + $limit;
 
     $l->{in} .= "SELECT '$mark';\n\\echo end of $mark\n";
     until ($l->{out} =~ /^end of \Q$mark\E\n/m)
@@ -75,7 +79,7 @@ sub tick
     return;
 }
 
-# Ticks until the condition holds; the seconds that took, or nothing.
+# Ticks until the condition holds; the seconds that took, which should be no more than so many, or nothing.
 sub wait_until
 {
     my ($l, $seconds, $condition) = @_;
@@ -84,10 +88,12 @@ sub wait_until
     for (;;)
     {
         tick($l);
-        return time - $begin || 1e-6 if $condition->();
-        return if time - $begin > $seconds;
+        last if $condition->();
+        return if time - $begin > $limit;
         usleep(20_000);
     }
+    note sprintf 'late: %.1f s, not %s', time - $begin, $seconds if time - $begin > $seconds;
+    return time - $begin || 1e-6;
 }
 
 sub forget
@@ -119,7 +125,7 @@ sub is_announced
     my $took = wait_until($l, $seconds, sub { !$missing->() });
 
     ok(%ledger && defined $took, "$what: announced")
-      or diag($missing->() . ' of ' . keys(%ledger) . " accounts are not, after $seconds s");
+      or diag($missing->() . ' of ' . keys(%ledger) . ' accounts are not');
     note sprintf '%s: %d accounts, %.2f s', $what, scalar keys %ledger, $took // -1;
     is(scalar(grep { ($l->{known}{$_} // 0) > $ledger{$_} } keys %ledger), 0, "$what: and nothing else");
     return;

@@ -184,7 +184,7 @@ rb_create() {
 # Starts, stops the server of directory $1. Called from /, which the server's user can always enter.
 rb_start() {
 	local dir=$1
-	(cd / && rb_as "$dir/tree$rb_bindir/pg_ctl" -D "$dir/data" -l "$dir/log" -w -t 60 -s start </dev/null >&2) ||
+	(cd / && rb_as "$dir/tree$rb_bindir/pg_ctl" -D "$dir/data" -l "$dir/log" -w -t 180 -s start </dev/null >&2) ||
 		{ tail -n 20 "$dir/log" >&2; return 1; }
 }
 
@@ -195,7 +195,7 @@ rb_running() {
 rb_stop() {
 	local dir=$1 mode=${2:-fast}
 	rb_running "$dir" || return 0
-	(cd / && rb_as "$dir/tree$rb_bindir/pg_ctl" -D "$dir/data" -w -t 60 -s -m "$mode" stop >&2)
+	(cd / && rb_as "$dir/tree$rb_bindir/pg_ctl" -D "$dir/data" -w -t 180 -s -m "$mode" stop >&2)
 }
 
 # Stops the server and removes its directory, whatever state it is in.

@@ -2,8 +2,11 @@
 # rebate, and there is no other.
 use strict;
 use warnings;
+use FindBin;
+use lib "$FindBin::RealBin/../lib";
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use Processes;
 use Test::More;
 use IPC::Run ();
 use Time::HiRes qw(usleep);
@@ -64,24 +67,6 @@ sub processes
     return split /\n/, $node->safe_psql('postgres', "SELECT pid FROM pg_stat_activity WHERE $condition");
 }
 
-# Kills the postmaster and every process of its, and waits until they are gone, or dead and not yet buried by init.
-sub kill_all
-{
-    my ($postmaster) = slurp_file($node->data_dir . '/postmaster.pid') =~ /^(\d+)/;
-    my @pids = ($postmaster, processes('pid <> pg_backend_pid()'));
-
-    $node->kill9;
-    kill 'KILL', @pids;
-    foreach my $pid (@pids)
-    {
-        my $tries = 500;
-        usleep(20_000) while $tries-- && `ps -o stat= -p $pid` =~ /^[^Z]/;
-    }
-    # A dead postmaster that is not buried would stop the next one.
-    unlink $node->data_dir . '/postmaster.pid', $node->host . '/.s.PGSQL.' . $node->port . '.lock';
-    return;
-}
-
 sub check
 {
     my ($what, @confirmed) = @_;
@@ -139,7 +124,7 @@ foreach my $how ('backend killed', 'all killed', 'immediate stop', 'all killed a
     }
     else
     {
-        kill_all();
+        kill_server($node);
     }
     $_->finish foreach @runs;
     push @confirmed, map { split /\n/, $$_ } @outputs;

@@ -102,8 +102,8 @@ chdir $new->basedir or die 'chdir';
 my @upgrade = ('pg_upgrade', '--no-sync', '-d', $old->data_dir, '-D', $new->data_dir, '-b', $bindir, '-B', $bindir,
     '-s', PostgreSQL::Test::Utils::tempdir_short, '-p', $old->port, '-P', $new->port);
 my $output;
-ok(IPC::Run::run([ @upgrade, '--check' ], '<', \undef, '>', \$output, '2>&1', IPC::Run::timeout(120)), 'pg_upgrade --check') or diag($output);
-ok(IPC::Run::run(\@upgrade, '<', \undef, '>', \$output, '2>&1', IPC::Run::timeout(120)), 'pg_upgrade') or diag($output);
+ok(IPC::Run::run([ @upgrade, '--check' ], '<', \undef, '>', \$output, '2>&1', IPC::Run::timeout(600)), 'pg_upgrade --check') or diag($output);
+ok(IPC::Run::run(\@upgrade, '<', \undef, '>', \$output, '2>&1', IPC::Run::timeout(600)), 'pg_upgrade') or diag($output);
 
 # --- afterwards ------------------------------------------------------------------------------------------------------
 

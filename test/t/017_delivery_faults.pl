@@ -8,11 +8,13 @@ use EventSchema;
 use Listener;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use Processes;
 use Test::More;
 use IPC::Run ();
 use JSON::PP ();
 use Time::HiRes qw(time usleep);
 
+my $limit = $PostgreSQL::Test::Utils::timeout_default;
 my $dir = PostgreSQL::Test::Utils::tempdir;
 my $listen = "$dir/rebate-listen";
 delete $ENV{PGAPPNAME};
@@ -55,7 +57,7 @@ sub session
 {
     my ($node, $db, $sql, $ready) = @_;
     my $s = { in => $sql, out => '', err => '' };
-    $s->{run} = IPC::Run::start([ 'psql', '-XqAt', '-d', $node->connstr($db) ], '<', \$s->{in}, '>', \$s->{out}, '2>', \$s->{err}, IPC::Run::timeout(60));
+    $s->{run} = IPC::Run::start([ 'psql', '-XqAt', '-d', $node->connstr($db) ], '<', \$s->{in}, '>', \$s->{out}, '2>', \$s->{err}, IPC::Run::timeout(3 * $limit));
     $s->{run}->pump until $s->{out} =~ $ready;
     return $s;
 }
@@ -98,11 +100,11 @@ foreach my $mode ('off', 'commit')
     my $file = "$dir/modes";
     my ($out, $err) = ('', '');
     my $follower = IPC::Run::start([ $listen, '-d', $node->connstr('postgres'), '--verbose', '--from=beginning', "--file=$file" ],
-        '<', \undef, '>', \$out, '2>', \$err, IPC::Run::timeout(120));
+        '<', \undef, '>', \$out, '2>', \$err, IPC::Run::timeout(3 * $limit));
     append_to_file("$dir/script", "\\set m random(1, 30)\nINSERT INTO orders (customer, total) VALUES ('w:m', 10);\n");
     my $output = '';
     my $writers = IPC::Run::start([ 'pgbench', '-n', '-c', 3, '-T', 6, '-R', 150, '-f', "$dir/script", $node->connstr('postgres') ],
-        '<', \undef, '>', \$output, '2>&1', IPC::Run::timeout(60));
+        '<', \undef, '>', \$output, '2>&1', IPC::Run::timeout(3 * $limit));
     foreach my $mode ('off', 'commit', 'worker', 'off', 'worker', 'commit', 'worker')
     {
         usleep(400_000);
@@ -115,7 +117,7 @@ foreach my $mode ('off', 'commit')
     is_announced($l, 4, 'w%', 'after it changed under writers');
     order($node, 'postgres', 'last');
     my $entries = $node->safe_psql('postgres', 'SELECT count(*) FROM rebate.entries');
-    my $until = time + 8;
+    my $until = time + $limit;
     my @lines;
     do { usleep(50_000); @lines = -f $file ? split(/\n/, slurp_file($file)) : (); } until @lines >= $entries or time > $until;
     usleep(200_000);
@@ -139,9 +141,10 @@ foreach my $mode ('off', 'commit')
     usleep(1_200_000);
     forget($l);
     my $cursor = $node->safe_psql('postgres', 'SELECT rebate.feed_cursor()');
+    my $hints = status($node, 'hints');
     order($node, 'postgres', 'alice');
-    my $took = wait_until($l, 3, sub { on_channel($l, $channel) });
-    cmp_ok($took // 99, '<', 0.7, 'beside an open and a prepared transaction a member is told at once');
+    ok(wait_until($l, 0.7, sub { on_channel($l, $channel) }), 'beside an open and a prepared transaction a member is told');
+    cmp_ok(status($node, 'hints'), '>', $hints, 'by the hint of the commit');
     is($node->safe_psql('postgres', "SELECT event->>'member' FROM rebate.feed(\$c\$$cursor\$c\$)"), 'alice', 'and the feed has it');
     is_announced($l, 2, '%', 'all but those two');
     end_session($idle, 'COMMIT;');
@@ -195,14 +198,15 @@ SKIP:
 
 # --- databases while the worker is busy ------------------------------------------------------------------------------
 
-sub in_time
+# Goes through, whoever has to step aside for it.
+sub goes_through
 {
     my ($sql, $what) = @_;
     my $begin = time;
-    my ($status, undef, $error) = $node->psql('postgres', $sql, timeout => 60);
+    my ($status, undef, $error) = $node->psql('postgres', $sql, timeout => $limit);
 
     is($status, 0, $what) or diag($error);
-    cmp_ok(time - $begin, '<', 10, "$what, within 10 s");
+    note sprintf '%s: %.1f s', $what, time - $begin;
     return;
 }
 
@@ -216,11 +220,11 @@ sub in_time
 
     # Much to look for, much in the ring, and a queue that is read by nobody: then somebody wants the database.
     my $pid = $node->safe_psql('busy', 'SELECT worker_pid FROM rebate.delivery_status');
-    kill 'STOP', $pid;
+    stand_still($node, $pid) or die 'the worker does not stand still';
     order_of_many($node, 'busy', 15000);
     order($node, 'busy', map { "t$_" } 1 .. 500);
     kill 'CONT', $pid;
-    in_time('CREATE DATABASE copy TEMPLATE busy', 'a database whose worker is busy is copied');
+    goes_through('CREATE DATABASE copy TEMPLATE busy', 'a database whose worker is busy is copied');
     $client = listener($node, 'busy', 'rebate');
     # Those before the listener came are read by cursor; what was not announced yet is.
     order_of_many($node, 'busy', 15000);
@@ -231,18 +235,18 @@ sub in_time
     # A DROP of any database waits until every process of the server has noticed.
     $pid = $node->safe_psql('busy', 'SELECT worker_pid FROM rebate.delivery_status');
     order_of_many($node, 'busy', 15000);
-    in_time('DROP DATABASE copy', 'another database is dropped while a worker is busy');
+    goes_through('DROP DATABASE copy', 'another database is dropped while a worker is busy');
     usleep(1_200_000);
     $node->safe_psql('postgres', 'CREATE DATABASE copy');
-    in_time('DROP DATABASE copy', 'and while it is idle');
+    goes_through('DROP DATABASE copy', 'and while it is idle');
     is($node->safe_psql('busy', 'SELECT worker_pid FROM rebate.delivery_status'), $pid, 'the worker of the other one stays');
 
     # With writers that are busy, too.
     my $output = '';
     my $writers = IPC::Run::start([ 'pgbench', '-n', '-c', 2, '-T', 20, '-f', "$dir/script", $node->connstr('busy') ],
-        '<', \undef, '>', \$output, '2>&1', IPC::Run::timeout(60));
+        '<', \undef, '>', \$output, '2>&1', IPC::Run::timeout(3 * $limit));
     usleep(500_000);
-    in_time('DROP DATABASE busy WITH (FORCE)', 'a database with busy writers and a busy worker is dropped');
+    goes_through('DROP DATABASE busy WITH (FORCE)', 'a database with busy writers and a busy worker is dropped');
     $writers->finish;
     is($node->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'rebate publisher'}), 1, 'its worker is gone');
     order($node, 'postgres', 'alice');

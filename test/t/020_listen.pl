@@ -14,6 +14,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
+my $limit = $PostgreSQL::Test::Utils::timeout_default;
 my $dir = PostgreSQL::Test::Utils::tempdir;
 my $listen = "$dir/rebate-listen";
 
@@ -30,17 +31,17 @@ sub follow
     my $l = { out => '', err => '' };
 
     $l->{run} = IPC::Run::start([ $listen, '-d', $node->connstr('postgres'), '--verbose', @arguments ],
-        '<', \undef, '>', \$l->{out}, '2>', \$l->{err}, IPC::Run::timeout(180));
+        '<', \undef, '>', \$l->{out}, '2>', \$l->{err}, IPC::Run::timeout(5 * $limit));
     return $l;
 }
 
-# Waits until the stream matches; returns the seconds that took, or nothing after 60.
+# Waits until the stream matches; returns the seconds that took, or nothing if it never does.
 sub await
 {
     my ($l, $stream, $pattern) = @_;
     my $begin = time;
 
-    while (time < $begin + 60)
+    while (time < $begin + $limit)
     {
         $l->{run}->pump_nb;
         return time - $begin if $l->{$stream} =~ $pattern;
@@ -67,7 +68,7 @@ sub outcome
 {
     my ($connection, @arguments) = @_;
     my ($out, $err) = ('', '');
-    my $run = IPC::Run::start([ $listen, '-d', $connection, @arguments ], '<', \undef, '>', \$out, '2>', \$err, IPC::Run::timeout(120));
+    my $run = IPC::Run::start([ $listen, '-d', $connection, @arguments ], '<', \undef, '>', \$out, '2>', \$err, IPC::Run::timeout($limit));
     $run->finish;
     return ($run->full_result(0) >> 8, $out, $err);
 }
@@ -184,12 +185,12 @@ sub check_following
 {
     my ($node, $how) = @_;
 
-    # What is committed is printed because it was notified: reading without would come seconds later.
+    # What is committed is printed because it was notified, though reading without would come later.
     my $all = follow($node, '--format', 'json');
     await($all, 'err', qr/waiting/);
     order($node, 'alice');
-    my $seconds = await($all, 'out', qr/\n/);
-    cmp_ok($seconds // 99, '<', 4, "$how: the first rebate is printed, by notification");
+    ok(defined await($all, 'out', qr/\n/), "$how: the first rebate is printed");
+    ok(defined await($all, 'err', qr/waiting.*notified/s), "$how: by notification");
     is(join("\n", entries_of(split /\n/, $all->{out})), 'alice EUR 1 accrue 5.00', "$how: it is the rebate");
 
     # One member, and nothing of others.
@@ -197,8 +198,8 @@ sub check_following
     await($one, 'err', qr/waiting/);
     order($node, 'alice');
     order($node, 'bob');
-    $seconds = await($one, 'out', qr/\n/);
-    cmp_ok($seconds // 99, '<', 4, "$how: a member's rebate is printed, by notification");
+    ok(defined await($one, 'out', qr/\n/), "$how: a member's rebate is printed");
+    ok(defined await($one, 'err', qr/waiting.*notified/s), "$how: by notification, too");
 
     # Forged notifications only make it read.
     my $channel = $node->safe_psql('postgres', q{SELECT rebate.channel('bob')});
@@ -207,14 +208,20 @@ sub check_following
     {
         $node->safe_psql('postgres', "SELECT pg_notify(c, \$p\$$payload\$p\$) FROM (VALUES ('rebate'), ('$channel')) v(c)");
     }
-    # A channel that was renamed is found by the next look, which also reads what came meanwhile.
-    $node->safe_psql('postgres', 'SELECT rebate.rotate_channels()');
-    order($node, 'bob');
-    await($one, 'out', qr/\n.*\n/);
-    order($node, 'bob');
-    $seconds = await($one, 'out', qr/(.*\n){3}/);
-    cmp_ok($seconds // 99, '<', 4, "$how: a channel that was renamed is listened to");
-    await($all, 'out', qr/(.*\n){5}/);
+    # A channel that was renamed is found by the next look, which also reads what came meanwhile: after 5 seconds, or half a
+    # minute with a worker, which is too long for a test.
+    if ($how eq 'commit')
+    {
+        $node->safe_psql('postgres', 'SELECT rebate.rotate_channels()');
+        order($node, 'bob');
+        await($one, 'out', qr/\n.*\n/);
+        await($one, 'err', qr/new name/);
+        order($node, 'bob');
+        await($one, 'out', qr/(.*\n){3}/);
+        ok(defined await($one, 'err', qr/new name.*notified/s), "$how: a channel that was renamed is listened to");
+    }
+    my $orders = ledger($node);
+    await($all, 'out', qr/(.*\n){$orders}/);
     is(end($one, 'TERM'), 0, "$how: SIGTERM ends it with 0");
     is_ledger("$how, a member", [ ledger($node, q{member = 'bob'}) ], entries_of(split /\n/, $one->{out}));
 
@@ -260,11 +267,13 @@ sub check_file
     append_to_file($sql, join '', map { sprintf qq{INSERT INTO orders VALUES (%d, 'm%d', 100);\n}, ++$next_order, $_ % 7 } 1 .. 2000);
     my $writer = IPC::Run::start([ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('postgres'), '-f', $sql ],
         '<', \undef, '>', \$output, '2>&1');
-    while ($kills < 25 || ($torn == 0 && $kills < 100))
+    while ($kills < 25)
     {
         my $l = follow($node, '--from', 'beginning', '--file', $file);
+        usleep(10_000 + int(rand(120_000)));
         # On a slow machine it is given the time to write something after a while.
-        usleep(10_000 + int(rand(120_000)) + ($kills < 20 ? 0 : $kills * 20_000));
+        my $until = time + $limit;
+        usleep(10_000) until $kills < 20 or -s $file or time > $until;
         end($l, 'KILL');
         $kills++;
         if (($kills % 5 == 0 || $kills > 20) && -s $file)
