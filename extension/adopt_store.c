@@ -31,6 +31,7 @@
 #include "create_store.h"
 #include "source.h"
 #include "store.h"
+#include "store_guard.h"
 
 PG_FUNCTION_INFO_V1(rebate_adopt_store);
 

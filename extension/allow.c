@@ -165,32 +165,23 @@ check_suitable(Oid funcid, HeapTuple tuple)
 static bool
 recorded_fingerprint(Store *store, const char *name, int64 *result)
 {
-	Oid			relid = get_relname_relid("allowed_function", get_rel_namespace(store->tables[ST_ACCOUNT]));
-	Relation	rel;
+	Relation	rel = store_open(store, ST_ALLOWED_FUNCTION, AccessShareLock);
 	Snapshot	snapshot;
 	SysScanDesc scan;
 	HeapTuple	tuple;
 	bool		found = false;
 
-	/* a store of an earlier version has no such table */
-	if (!OidIsValid(relid))
-		return false;
-	rel = table_open(relid, AccessShareLock);
-	store_check_table(store, rel);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
 	while (!found && HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		TupleDesc	desc = RelationGetDescr(rel);
 		bool		isnull;
-		Datum		value = heap_getattr(tuple, 1, desc, &isnull);
 
-		if (isnull || TupleDescAttr(desc, 0)->atttypid != TEXTOID ||
-			TupleDescAttr(desc, 1)->atttypid != INT8OID ||
-			strcmp(TextDatumGetCString(value), name) != 0)
+		if (strcmp(TextDatumGetCString(heap_getattr(tuple, 1, desc, &isnull)), name) != 0)
 			continue;
 		*result = DatumGetInt64(heap_getattr(tuple, 2, desc, &isnull));
-		found = !isnull;
+		found = true;
 	}
 	systable_endscan(scan);
 	UnregisterSnapshot(snapshot);

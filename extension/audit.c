@@ -196,7 +196,7 @@ slot_int64(TupleTableSlot *slot, int attno)
 static void
 walk_accounts(Store *store, ReturnSetInfo *result, Snapshot snapshot)
 {
-	Relation	accounts = table_open(store->tables[ST_ACCOUNT], AccessShareLock);
+	Relation	accounts = store_open(store, ST_ACCOUNT, AccessShareLock);
 	Relation	index = index_open(store->indexes[SI_ACCOUNT_ID], AccessShareLock);
 	TupleTableSlot *account = table_slot_create(accounts, NULL);
 	IndexScanDesc account_scan = index_beginscan_compat(accounts, index, snapshot, 0);

@@ -296,8 +296,8 @@ audit_orders(Store *store, Source *source, AuditOrder report, void *report_arg)
 	bool		guarded;
 
 	a.rel = table_open(source->relid, AccessShareLock);
-	a.accrual = table_open(store->tables[ST_ACCRUAL], AccessShareLock);
-	a.account = table_open(store->tables[ST_ACCOUNT], AccessShareLock);
+	a.accrual = store_open(store, ST_ACCRUAL, AccessShareLock);
+	a.account = store_open(store, ST_ACCOUNT, AccessShareLock);
 	a.snapshot = RegisterSnapshot(GetLatestSnapshot());
 
 	/* rules are at least as new as the orders that the snapshot sees */

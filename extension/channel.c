@@ -228,7 +228,7 @@ channels_asked_for(Store *store)
 	if (any_channels >= 0 && channel_table == store->tables[ST_CHANNEL])
 		return any_channels > 0;
 	channel_table = store->tables[ST_CHANNEL];
-	rel = table_open(channel_table, AccessShareLock);
+	rel = store_open(store, ST_CHANNEL, AccessShareLock);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
 	any = HeapTupleIsValid(systable_getnext(scan));

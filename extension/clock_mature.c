@@ -62,7 +62,7 @@ compare_rows(const void *a, const void *b)
 static void
 look(Store *store, ClockRun *run, Mature *m, TimestampTz from)
 {
-	Relation	rel = table_open(store->tables[ST_WAITING], AccessShareLock);
+	Relation	rel = store_open(store, ST_WAITING, AccessShareLock);
 	Relation	index = index_open(store->indexes[SI_WAITING], AccessShareLock);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TupleTableSlot *slot = table_slot_create(rel, NULL);

@@ -93,7 +93,7 @@ collect_firing(void)
 bool
 collect_knows(Store *store, Source *source, const char *key)
 {
-	Relation	accrual = table_open(store->tables[ST_ACCRUAL], RowExclusiveLock);
+	Relation	accrual = store_open(store, ST_ACCRUAL, RowExclusiveLock);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	OrderFacts	facts;
 
@@ -128,7 +128,7 @@ collect_rekey(Store *store, Source *source, const char *oldkey, const char *newk
 		defer_rekey(store, source, oldkey, newkey);
 		return;
 	}
-	accrual = table_open(store->tables[ST_ACCRUAL], RowExclusiveLock);
+	accrual = store_open(store, ST_ACCRUAL, RowExclusiveLock);
 	rel = table_open(source->relid, AccessShareLock);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	if (olditem)
@@ -401,7 +401,7 @@ decide_touched(Store *store)
 				!(state->reread || (pass == 1 && (state->failed || state->facts->assumed))))
 				continue;
 			if (a.accrual == NULL)
-				a.accrual = table_open(store->tables[ST_ACCRUAL], AccessShareLock);
+				a.accrual = store_open(store, ST_ACCRUAL, AccessShareLock);
 			if (a.snapshot == NULL)
 				a.snapshot = RegisterSnapshot(GetLatestSnapshot());
 			/* one more look, since it may have led to orders before it */

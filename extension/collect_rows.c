@@ -182,7 +182,7 @@ static void
 open_facts(CollectBatch *batch)
 {
 	/* the lock that posting takes: one lock a transaction, not two */
-	batch->accrual = table_open(batch->store->tables[ST_ACCRUAL], RowExclusiveLock);
+	batch->accrual = store_open(batch->store, ST_ACCRUAL, RowExclusiveLock);
 	batch->snapshot = RegisterSnapshot(GetLatestSnapshot());
 }
 

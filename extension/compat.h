@@ -116,4 +116,13 @@
 #define pg_namespace_aclcheck_compat(nspid, role, mode)	pg_namespace_aclcheck(nspid, role, mode)
 #endif
 
+/* 18: NOT NULL may not hold for rows that are there; needs access/tupdesc.h */
+#if PG_VERSION_NUM >= 180000
+#define column_not_null(desc, i) \
+	(TupleDescAttr(desc, i)->attnotnull && \
+	 TupleDescCompactAttr(desc, i)->attnullability != ATTNULLABLE_INVALID)
+#else
+#define column_not_null(desc, i)	(TupleDescAttr(desc, i)->attnotnull)
+#endif
+
 #endif							/* REBATE_COMPAT_H */

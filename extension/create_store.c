@@ -21,7 +21,6 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_extension.h"
 #include "commands/extension.h"
-#include "commands/trigger.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
@@ -37,9 +36,9 @@
 #include "collect.h"
 #include "create_store.h"
 #include "store.h"
+#include "store_guard.h"
 
 PG_FUNCTION_INFO_V1(rebate_create_store);
-PG_FUNCTION_INFO_V1(rebate_guard);
 
 Oid
 extension_owner(Oid *extension)
@@ -246,48 +245,6 @@ store_exists(void)
 }
 
 /*
- * If this installation made the store, or took it over, its tables have our guards then: to
- * create a trigger takes EXECUTE on rebate.guard(), which only create_store()
- * grants.  A schema that somebody planted, and a store that outlived a DROP
- * EXTENSION, have none.
- */
-bool
-store_guarded(void)
-{
-	SqlParams	params = {0};
-	int			level;
-	uint64		found;
-
-	level = sql_begin();
-	sql_text(&params, STORE_SCHEMA);
-	found = sql_run("SELECT FROM pg_trigger t"
-					"  JOIN pg_class c ON c.oid = t.tgrelid"
-					"  JOIN pg_namespace n ON n.oid = c.relnamespace"
-					"  JOIN pg_proc p ON p.oid = t.tgfoid"
-					"  JOIN pg_namespace f ON f.oid = p.pronamespace"
-					" WHERE n.nspname = $1::name"
-					"   AND c.relname = 'store'"
-					"   AND f.nspname = 'rebate'"
-					"   AND p.proname = 'guard'", &params, SPI_OK_SELECT);
-	sql_end(level);
-	return found > 0;
-}
-
-/* Raise RB001 for a store that was not made by this installation. */
-static void
-refuse_unguarded(Oid owner)
-{
-	const char *name = GetUserNameFromId(owner, false);
-
-	ereport(ERROR,
-			(errcode(ERRCODE_RB_NO_STORE),
-			 errmsg("schema \"%s\" holds a store without our guards", STORE_SCHEMA),
-			 errdetail("It belongs to role \"%s\". It outlived a DROP EXTENSION, or somebody else made it.", name),
-			 errhint("If it is yours, take it over with SELECT rebate.adopt_store(%s).",
-					 quote_literal_cstr(name))));
-}
-
-/*
  * Create the store unless somebody else was faster, and return its owner.
  * *created tells which.
  */
@@ -320,12 +277,7 @@ create_store_if_missing(void)
 	bool		created;
 
 	if (store_exists())
-	{
-		owner = store_get(false)->owner;
-		if (!store_guarded())
-			refuse_unguarded(owner);
-		return owner;
-	}
+		return store_get(false)->owner;
 
 	owner = create_store(NULL, &created);
 	if (created)
@@ -359,31 +311,7 @@ rebate_create_store(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("the store exists already, owned by role \"%s\"", NameStr(*result))));
 
-	if (!store_guarded())
-		refuse_unguarded(owner);
 	ereport(NOTICE,
 			(errmsg("the store exists already, owned by role \"%s\"", NameStr(*result))));
 	PG_RETURN_NAME(result);
-}
-
-/*
- * rebate.guard(): trigger of the store's tables.  Refuses what the engine does
- * not do itself; the engine's own writes pass.
- */
-Datum
-rebate_guard(PG_FUNCTION_ARGS)
-{
-	TriggerData *trigdata = (TriggerData *) fcinfo->context;
-
-	if (!CALLED_AS_TRIGGER(fcinfo))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("rebate.guard() must be called as trigger")));
-	if (!store_writing())
-		ereport(ERROR,
-				(errcode(ERRCODE_RB_STORE_GUARDED),
-				 errmsg("table \"%s.%s\" is written by rebate only",
-						STORE_SCHEMA, RelationGetRelationName(trigdata->tg_relation)),
-				 errhint("Rules and tables are changed by the functions of schema \"rebate\", balances by orders.")));
-	return PointerGetDatum(NULL);
 }

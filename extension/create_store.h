@@ -19,9 +19,6 @@ extern Oid create_store_if_missing(void);
 /* Is there a store?  Raises RB001 if the schema's name is taken otherwise. */
 extern bool store_exists(void);
 
-/* Did this installation make the store, or take it over? */
-extern bool store_guarded(void);
-
 /* The owner of the extension, and the extension's OID in *extension */
 extern Oid	extension_owner(Oid *extension);
 

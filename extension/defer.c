@@ -229,7 +229,7 @@ defer_touch(Store *store, Source *source, const char *key)
 void
 defer_rekey(Store *store, Source *source, const char *oldkey, const char *newkey)
 {
-	Relation	accrual = table_open(store->tables[ST_ACCRUAL], RowExclusiveLock);
+	Relation	accrual = store_open(store, ST_ACCRUAL, RowExclusiveLock);
 	Relation	rel = table_open(source->relid, AccessShareLock);
 	Snapshot	snapshot;
 	OrderFacts	oldfacts;
@@ -279,7 +279,7 @@ defer_ambiguous(Store *store, Source *source, const char *key)
 void
 defer_read(Store *store, int32 source_id, const char *key, Snapshot snapshot, OrderFacts *facts)
 {
-	Relation	rel = table_open(store->tables[ST_DEFERRED], AccessShareLock);
+	Relation	rel = store_open(store, ST_DEFERRED, AccessShareLock);
 	ScanKeyData keys[2];
 	SysScanDesc scan;
 	HeapTuple	tuple;

@@ -131,7 +131,7 @@ check_orders(Store *store, ReturnSetInfo *result, Source *source, bool thorough)
 		return undecided == 0;
 	}
 
-	accrual = table_open(store->tables[ST_ACCRUAL], AccessShareLock);
+	accrual = store_open(store, ST_ACCRUAL, AccessShareLock);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	foreach(lc, find_all_inheritors(source->relid, AccessShareLock, NULL))
 	{

@@ -119,7 +119,7 @@ event_names_begin(Store *store)
 	names->sources = make_table("rebate event sources");
 	initStringInfo(&names->head);
 	initStringInfo(&names->owner);
-	names->account_rel = table_open(store->tables[ST_ACCOUNT], AccessShareLock);
+	names->account_rel = store_open(store, ST_ACCOUNT, AccessShareLock);
 	names->account_index = index_open(store->indexes[SI_ACCOUNT_ID], AccessShareLock);
 	names->account_slot = table_slot_create(names->account_rel, NULL);
 	open_accounts(store);
@@ -169,28 +169,18 @@ read_key_columns(NamedThing *thing, Datum columns)
  * for in the index of the primary key.
  */
 static void
-read_thing(NamedThing *thing, const char *table, const char *primary_key, int name_column,
-		   int key_column)
+read_thing(Store *store, NamedThing *thing, StoreTable which, StoreIndex primary_key,
+		   int name_column, int key_column)
 {
-	Oid			nspid = get_namespace_oid(STORE_SCHEMA, false);
-	Oid			relid = get_relname_relid(table, nspid);
-	Oid			index = get_relname_relid(primary_key, nspid);
-	Relation	rel;
+	Relation	rel = store_open(store, which, AccessShareLock);
 	Snapshot	snapshot;
 	SysScanDesc scan;
 	ScanKeyData key;
 	HeapTuple	tuple;
 
-	if (!OidIsValid(relid) || !OidIsValid(index))
-		ereport(ERROR,
-				(errcode(ERRCODE_RB_STORE_DAMAGED),
-				 errmsg("table \"%s.%s\" or its index \"%s\" is missing", STORE_SCHEMA, table,
-						primary_key),
-				 errhint("Restore the store from a backup.")));
-	rel = table_open(relid, AccessShareLock);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(thing->id));
-	scan = systable_beginscan(rel, index, true, snapshot, 1, &key);
+	scan = systable_beginscan(rel, store->indexes[primary_key], true, snapshot, 1, &key);
 	tuple = systable_getnext(scan);
 	if (HeapTupleIsValid(tuple))
 	{
@@ -224,9 +214,10 @@ find_thing(bool is_rule, int32 id)
 		return thing;
 	old = MemoryContextSwitchTo(names->context);
 	if (is_rule)
-		read_thing(&found, "rule", "rule_pkey", RULE_NAME, 0);
+		read_thing(store_get(false), &found, ST_RULE, SI_RULE, RULE_NAME, 0);
 	else
-		read_thing(&found, "source", "source_pkey", SOURCE_RELATION_NAME, SOURCE_KEY_COLUMNS);
+		read_thing(store_get(false), &found, ST_SOURCE, SI_SOURCE, SOURCE_RELATION_NAME,
+				   SOURCE_KEY_COLUMNS);
 	MemoryContextSwitchTo(old);
 	thing = hash_search(table, &id, HASH_ENTER, NULL);
 	*thing = found;

@@ -44,7 +44,7 @@ static void
 side_begin(Side *side, Store *store, StoreTable table, StoreIndex index, Snapshot snapshot,
 		   int nkeys)
 {
-	side->rel = table_open(store->tables[table], AccessShareLock);
+	side->rel = store_open(store, table, AccessShareLock);
 	side->index = index_open(store->indexes[index], AccessShareLock);
 	side->slot = table_slot_create(side->rel, NULL);
 	side->scan = index_beginscan_compat(side->rel, side->index, snapshot, nkeys);

@@ -57,7 +57,7 @@ typedef struct MemberCall
 static void
 find_accounts(MemberCall *call)
 {
-	Relation	rel = table_open(call->store->tables[ST_ACCOUNT], AccessShareLock);
+	Relation	rel = store_open(call->store, ST_ACCOUNT, AccessShareLock);
 	Relation	index = index_open(call->store->indexes[SI_ACCOUNT_MEMBER], AccessShareLock);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	IndexScanDesc scan = index_beginscan_compat(rel, index, call->snapshot, 1);

@@ -152,7 +152,7 @@ rebate_explain(PG_FUNCTION_ARGS)
 
 	(void) rules_generation(e.store);
 	e.rel = table_open(e.source->relid, AccessShareLock);
-	accrual = table_open(e.store->tables[ST_ACCRUAL], AccessShareLock);
+	accrual = store_open(e.store, ST_ACCRUAL, AccessShareLock);
 	e.snapshot = RegisterSnapshot(GetLatestSnapshot());
 	e.slot = table_slot_create(e.rel, NULL);
 	facts_read(e.store, accrual, e.source->source_id, e.key, e.snapshot, &e.facts);

@@ -44,6 +44,7 @@
 #include "partition.h"
 #include "source.h"
 #include "store.h"
+#include "store_guard.h"
 
 PG_FUNCTION_INFO_V1(rebate_follow_partitions);
 PG_FUNCTION_INFO_V1(rebate_watch_drops);
@@ -56,9 +57,10 @@ static object_access_hook_type next_object_access_hook = NULL;
 #define SOURCE_RELATION	2
 
 /*
- * Whether a relation is attached; InvalidOid: whether any is.  Looks at
- * rebate_data.source and at nothing else of the store, which may be half
- * restored; whoever planted that table is found out by store_get().
+ * Whether a relation is attached; InvalidOid: whether any is.  Of a store that is
+ * ours looks at rebate_data.source and at nothing else, since it may be half
+ * restored.  A schema that somebody planted is not touched: to wait for a lock
+ * on his table would keep everybody from DDL.
  */
 static bool
 is_attached(Oid relid)
@@ -68,7 +70,7 @@ is_attached(Oid relid)
 	Relation	rel;
 	bool		found = false;
 
-	if (!OidIsValid(table) || get_rel_relkind(table) != RELKIND_RELATION)
+	if (!OidIsValid(table) || get_rel_relkind(table) != RELKIND_RELATION || !store_guarded())
 		return false;
 	rel = table_open(table, AccessShareLock);
 	if (RelationGetNumberOfAttributes(rel) >= SOURCE_RELATION &&
@@ -505,7 +507,7 @@ rebate_follow_partitions(PG_FUNCTION_ARGS)
 
 	for (int i = 0; i < n; i++)
 		follow_command(relids[i], commands[i]);
-	if (changes_names(data->parsetree))
+	if (changes_names(data->parsetree) && store_is_whole())
 		record_rename_tables();
 	if (pushed)
 		PopActiveSnapshot();

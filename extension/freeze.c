@@ -42,7 +42,7 @@ enum
 void
 freezes_read(Store *store, int32 source_id, const char *key, Snapshot snapshot, Freezes *freezes)
 {
-	Relation	rel = table_open(store->tables[ST_FREEZE], AccessShareLock);
+	Relation	rel = store_open(store, ST_FREEZE, AccessShareLock);
 	Relation	index;
 	ScanKeyData keys[2];
 	SysScanDesc scan;

@@ -63,7 +63,7 @@ static List *
 find_links(Store *store, int32 source_id, AttrNumber column, StoreIndex index, const char *key,
 		   char kind, Snapshot snapshot)
 {
-	Relation	rel = table_open(store->tables[ST_LINK], AccessShareLock);
+	Relation	rel = store_open(store, ST_LINK, AccessShareLock);
 	List	   *result = NIL;
 	ScanKeyData keys[3];
 	SysScanDesc scan;
@@ -373,7 +373,7 @@ judge_group(Store *store, Source *source, Relation rel, OrderImage *image, Snaps
 	keys = links_group(store, source->source_id, image->key, snapshot);
 	if (list_length(keys) == 1)
 		return;
-	accrual = table_open(store->tables[ST_ACCRUAL], AccessShareLock);
+	accrual = store_open(store, ST_ACCRUAL, AccessShareLock);
 	if (strcmp(root, image->key) != 0)
 		inherit(store, source, accrual, root, snapshot, links);
 	foreach(lc, keys)

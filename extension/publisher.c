@@ -32,6 +32,7 @@
 #include "delivery.h"
 #include "look.h"
 #include "round.h"
+#include "store_guard.h"
 #include "wal_flush.h"
 #include "xid_index.h"
 
@@ -149,11 +150,14 @@ follow_silently(void)
 		db->seen = passed;
 }
 
-/* The store; without one the worker ends. */
+/*
+ * The store; the worker ends without one, and leaves alone one that outlived a DROP
+ * EXTENSION or is somebody else's.
+ */
 static Store *
 publisher_store(void)
 {
-	Store	   *store = store_get(true);
+	Store	   *store = store_guarded() ? store_get(true) : NULL;
 
 	if (store == NULL)
 	{

@@ -191,7 +191,7 @@ reconcile_keys(Store *store, Source *source, List *keys, bool named, Reconciled 
 	MemoryContext caller = MemoryContextSwitchTo(context);
 	CollectRun	run = {0};
 	Relation	rel = table_open(source->relid, RowShareLock);
-	Relation	accrual = table_open(store->tables[ST_ACCRUAL], RowExclusiveLock);
+	Relation	accrual = store_open(store, ST_ACCRUAL, RowExclusiveLock);
 	Known	   *known = read_known(store, source, keys);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	List	   *done = NIL;

@@ -105,7 +105,7 @@ rules_at_commit(void)
 static int32
 read_generation(Store *store, bool *expressions)
 {
-	Relation	rel = table_open(store->tables[ST_GENERATION], AccessShareLock);
+	Relation	rel = store_open(store, ST_GENERATION, AccessShareLock);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	ScanKeyData key;
 	SysScanDesc scan;
@@ -134,7 +134,7 @@ read_generation(Store *store, bool *expressions)
 static void
 load_scopes(Store *store)
 {
-	Relation	rel = table_open(store->tables[ST_SCOPE], AccessShareLock);
+	Relation	rel = store_open(store, ST_SCOPE, AccessShareLock);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
 	MemoryContext old = MemoryContextSwitchTo(cache_context);
@@ -342,7 +342,7 @@ rules_get(Store *store, int32 rule_id)
 
 	old = MemoryContextSwitchTo(cache_context);
 	versions = palloc(sizeof(RuleVersion *) * allocated);
-	rel = table_open(store->tables[ST_RULE_VERSION], AccessShareLock);
+	rel = store_open(store, ST_RULE_VERSION, AccessShareLock);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(rule_id));
 	scan = systable_beginscan(rel, store->indexes[SI_RULE_VERSION], true, snapshot, 1, &key);
@@ -417,7 +417,7 @@ rules_lookup(Store *store, int32 scope_id, const char *key, int keylen)
 	memcpy(keycopy, key, keylen);
 	keycopy[keylen] = '\0';
 
-	rel = table_open(store->tables[ST_RULE_SCOPE], AccessShareLock);
+	rel = store_open(store, ST_RULE_SCOPE, AccessShareLock);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(scope_id));
 	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_TEXTEQ, CStringGetTextDatum(keycopy));

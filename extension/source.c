@@ -493,7 +493,7 @@ build_source(Store *store, Oid relid)
 	PG_TRY();
 	{
 		/* without SPI: a new connection's first order pays for this */
-		table = table_open(store->tables[ST_SOURCE], AccessShareLock);
+		table = store_open(store, ST_SOURCE, AccessShareLock);
 		snapshot = RegisterSnapshot(GetLatestSnapshot());
 		ScanKeyInit(&key, 2, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
 		scan = systable_beginscan(table, store->indexes[SI_SOURCE_RELATION], true, snapshot, 1,

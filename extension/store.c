@@ -9,94 +9,35 @@
 #include "rebate.h"
 
 #include "access/genam.h"
+#include "access/relation.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "catalog/index.h"
 #include "catalog/namespace.h"
-#include "catalog/pg_class.h"
 #include "catalog/pg_namespace.h"
-#include "catalog/pg_type.h"
-#include "commands/sequence.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/guc.h"
-#include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
-#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
 #include "cluster.h"
 #include "store.h"
-
-#define IDS_PER_CALL	64		/* increment of rebate_data.id */
-
-static const char *const table_names[NUM_STORE_TABLES] = {
-	"account", "accrual", "entry", "waiting", "rule_scope", "rule_version", "generation",
-	"source", "scope", "currency", "channel", "deferred", "link", "freeze"
-};
-
-static const struct
-{
-	const char *name;
-	StoreTable	table;
-}			index_names[NUM_STORE_INDEXES] = {
-	{"account_pkey", ST_ACCOUNT},
-	{"account_member_key", ST_ACCOUNT},
-	{"accrual_order_key", ST_ACCRUAL},
-	{"accrual_seq_key", ST_ACCRUAL},
-	{"accrual_xid_brin", ST_ACCRUAL},
-	{"entry_pkey", ST_ENTRY},
-	{"entry_xid_brin", ST_ENTRY},
-	{"waiting_pkey", ST_WAITING},
-	{"rule_scope_pkey", ST_RULE_SCOPE},
-	{"rule_version_pkey", ST_RULE_VERSION},
-	{"generation_pkey", ST_GENERATION},
-	{"source_relation_key", ST_SOURCE},
-	{"currency_pkey", ST_CURRENCY},
-	{"deferred_pkey", ST_DEFERRED},
-	{"link_pkey", ST_LINK},
-	{"link_target", ST_LINK},
-	{"freeze_pkey", ST_FREEZE},
-};
-
-/* Column types of the tables that are read and written as C structures */
-static const Oid account_types[] = {
-	INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID,
-	TIMESTAMPTZOID, CHAROID, TEXTOID, TEXTOID, TIMESTAMPTZOID, UUIDOID
-};
-#define ENTRY_TYPES \
-	CHAROID, INT8OID, TIMESTAMPTZOID, INT8OID, INT8OID, INT4OID, INT4OID, INT4OID, DATEOID, DATEOID, \
-	INT8OID, TIMESTAMPTZOID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID
-static const Oid accrual_types[] = {
-	INT8OID, INT8OID, INT4OID, INT4OID, INT4OID, INT4OID, TIMESTAMPTZOID,
-	TIMESTAMPTZOID, INT8OID, CHAROID, CHAROID, INT2OID, INT2OID, TEXTOID, ENTRY_TYPES,
-	TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT2OID, NUMERICOID, JSONBOID
-};
-static const Oid entry_types[] = {
-	INT8OID, INT8OID, INT8OID, INT4OID, INT4OID, TEXTOID, ENTRY_TYPES
-};
+#include "store_guard.h"
+#include "store_shape.h"
 
 static Store store;
 static bool store_valid = false;
+static bool known[NUM_STORE_TABLES];	/* not changed since it was checked */
 static bool found_empty = false;	/* by the last look for the store */
 static uint64 config_counter = 1;
 static bool writing = false;
-
-static HTAB *currencies = NULL;
-static uint64 currencies_counter = 0;
-
-/* ids taken from the sequence and not given out yet */
-static Oid	ids_sequence = InvalidOid;
-static int64 ids_next = 0;
-static int64 ids_end = 0;
 
 /*
  * A relation changed.  Compares and sets flags only: catalogs must not be read
@@ -105,23 +46,22 @@ static int64 ids_end = 0;
 static void
 relcache_callback(Datum arg, Oid relid)
 {
-	if (!store_valid)
-	{
-		config_counter++;
-		return;
-	}
-	if (relid == InvalidOid || relid == store.tables[ST_GENERATION] ||
-		relid == store.tables[ST_SOURCE])
-	{
-		store_valid = false;
-		config_counter++;
-		return;
-	}
+	bool		was_valid = store_valid;
+
 	for (int i = 0; i < NUM_STORE_TABLES; i++)
 	{
-		if (relid == store.tables[i])
-			store_valid = false;
+		if (relid == InvalidOid || relid == store.tables[i])
+		{
+			known[i] = false;
+			if (i < NUM_EARLY_TABLES)
+				store_valid = false;
+		}
 	}
+	if (relid == store.id_sequence)
+		store_valid = false;
+	if (!was_valid || relid == InvalidOid || relid == store.tables[ST_GENERATION] ||
+		relid == store.tables[ST_SOURCE])
+		config_counter++;
 }
 
 /* A schema changed: ours may have been dropped, renamed or given away. */
@@ -164,184 +104,93 @@ store_epoch_of_rules(void)
 	return config_counter;
 }
 
-/*
- * The columns that tables begin with, as far as they are read here: a letter a
- * type, "!" for NOT NULL.  Somebody else's table, or one that was altered, must
- * not be read as if it were ours.
- */
-static const struct
-{
-	const char *table;
-	const char *columns;
-}			shapes[] =
-{
-	{"account", "l!l!l!l!l!l!l!l!z!c!t!t!z!u!"},
-	{"accrual", "l!l!i!i!i!i!z!z!l!c!c!h!h!t!"},
-	{"channel", "t!"},
-	{"currency", "t!h!n!b!"},
-	{"entry", "l!llii!tc!l!z!l!l!i!i!i!d!dl!z!"},
-	{"epoch", "i!l!o!o!"},
-	{"freeze", "i!t!z!t!t!zt"},
-	{"generation", "b!i!z!b!"},
-	{"link", "i!t!c!t!t!n!n"},
-	{"programme", "i!t!t!"},
-	{"rule_scope", "i!t!i!i!"},
-	{"rule_version", "i!i!i!z!zii!jtt!n!ttnnt!t!t!t!v!i!i!t!i!i!"},
-	{"scope", "i!T!"},
-	{"source", "i!r!t!i!T!t!t!tttttjtttjz!vvt!t!t!"},
-	{"store", "b!i!i!"},
-	{"waiting", "c!z!l!l!"},
-};
-
+/* The OID of something in the store's schema; raises RB011 if it is not there. */
 static Oid
-type_of_letter(char letter)
+find_relation(const char *what, const char *name, Oid nspid)
 {
-	switch (letter)
-	{
-		case 'b':
-			return BOOLOID;
-		case 'c':
-			return CHAROID;
-		case 'd':
-			return DATEOID;
-		case 'h':
-			return INT2OID;
-		case 'i':
-			return INT4OID;
-		case 'j':
-			return JSONBOID;
-		case 'l':
-			return INT8OID;
-		case 'n':
-			return NUMERICOID;
-		case 'o':
-			return OIDOID;
-		case 'r':
-			return REGCLASSOID;
-		case 't':
-			return TEXTOID;
-		case 'T':
-			return TEXTARRAYOID;
-		case 'u':
-			return UUIDOID;
-		case 'v':
-			return INTERVALOID;
-		case 'z':
-			return TIMESTAMPTZOID;
-	}
-	return InvalidOid;
-}
+	Oid			relid = get_relname_relid(name, nspid);
 
-/* Do the columns of a table begin as they should?  True for one not in the list. */
-static bool
-has_shape(Relation rel)
-{
-	TupleDesc	desc = RelationGetDescr(rel);
-	const char *at = NULL;
-	int			i = 0;
-
-	for (int j = 0; j < (int) lengthof(shapes); j++)
-		if (strcmp(RelationGetRelationName(rel), shapes[j].table) == 0)
-			at = shapes[j].columns;
-	while (at && *at)
-	{
-		Form_pg_attribute att;
-
-		if (i == desc->natts)
-			return false;
-		att = TupleDescAttr(desc, i++);
-		if (att->attisdropped || att->atttypid != type_of_letter(*at))
-			return false;
-		at++;
-		if (*at == '!')
-		{
-			if (!att->attnotnull)
-				return false;
-			at++;
-		}
-	}
-	return true;
-}
-
-/*
- * Raise unless "rel" is an ordinary table of "owner" with exactly these columns
- * (types NULL: any).
- */
-static void
-check_table(Relation rel, Oid owner, const Oid *types, int ntypes)
-{
-	TupleDesc	desc = RelationGetDescr(rel);
-	bool		ok = rel->rd_rel->relkind == RELKIND_RELATION &&
-		rel->rd_rel->relowner == owner && has_shape(rel);
-
-	if (ok && types)
-	{
-		ok = desc->natts == ntypes;
-		for (int i = 0; ok && i < ntypes; i++)
-			ok = TupleDescAttr(desc, i)->atttypid == types[i];
-	}
-	if (!ok)
+	if (!OidIsValid(relid))
 		ereport(ERROR,
 				(errcode(ERRCODE_RB_STORE_DAMAGED),
-				 errmsg("table \"%s.%s\" is not as rebate.create_store() made it",
-						STORE_SCHEMA, RelationGetRelationName(rel)),
-				 errdetail("Its owner, kind or columns differ."),
-				 errhint("Undo the change, or restore the store from a backup.")));
+				 errmsg("%s \"%s.%s\" is missing", what, STORE_SCHEMA, name),
+				 errhint("Restore the store from a backup.")));
+	return relid;
 }
 
-void
-store_check_table(Store *s, Relation rel)
+/* Check an open table with those of its indexes that we use; fills "s". */
+static void
+check_relation(Store *s, StoreTable which, Relation rel)
 {
-	check_table(rel, s->owner, NULL, 0);
+	Oid			nspid = RelationGetNamespace(rel);
+
+	shape_check_table(rel, which, s->owner);
+	for (int i = 0; i < NUM_STORE_INDEXES; i++)
+	{
+		if (shape_index_table(i) != which)
+			continue;
+		s->indexes[i] = find_relation("index", shape_index_name(i), nspid);
+		shape_check_index(s->indexes[i], i, rel);
+	}
+	s->tables[which] = RelationGetRelid(rel);
 }
 
-/* Find and check tables and indexes; fills "s". */
+/* Find a table and check it; fills "s". */
+static void
+find_table(Store *s, StoreTable which, Oid nspid)
+{
+	Relation	rel = relation_open(find_relation(which == ST_LEDGER ? "view" : "table",
+												  shape_table_name(which), nspid),
+									AccessShareLock);
+
+	check_relation(s, which, rel);
+	if (which == ST_DEFERRED)
+		s->maybe_deferred = RelationGetNumberOfBlocks(rel) > 0;
+	relation_close(rel, AccessShareLock);
+}
+
+/* Find and check what is needed at once; fills "s". */
 static void
 find_relations(Store *s, Oid nspid)
 {
-	for (int i = 0; i < NUM_STORE_TABLES; i++)
+	if (!store_guarded())
+		refuse_unguarded(s->owner);
+	for (int i = 0; i < NUM_EARLY_TABLES; i++)
+		find_table(s, i, nspid);
+	s->id_sequence = find_relation("sequence", "id", nspid);
+	shape_check_sequence(s->id_sequence, s->owner);
+}
+
+/*
+ * Check again what may have changed since it was checked, and what was not
+ * needed yet.
+ */
+static void
+check_changed(Store *s, StoreTable which)
+{
+	if (s != &store || known[which])
+		return;
+	find_table(s, which, get_namespace_oid(STORE_SCHEMA, false));
+	known[which] = true;
+}
+
+/*
+ * The table cannot change once it is locked, so it is looked at once more if it
+ * did before.
+ */
+Relation
+store_open(Store *s, StoreTable which, LOCKMODE lockmode)
+{
+	Relation	rel;
+
+	check_changed(s, which);
+	rel = table_open(s->tables[which], lockmode);
+	if (s == &store && !known[which])
 	{
-		Oid			relid = get_relname_relid(table_names[i], nspid);
-		Relation	rel;
-
-		if (!OidIsValid(relid))
-			ereport(ERROR,
-					(errcode(ERRCODE_RB_STORE_DAMAGED),
-					 errmsg("table \"%s.%s\" is missing", STORE_SCHEMA, table_names[i]),
-					 errhint("Restore the store from a backup.")));
-		rel = table_open(relid, AccessShareLock);
-		check_table(rel, s->owner,
-					i == ST_ACCOUNT ? account_types :
-					i == ST_ACCRUAL ? accrual_types :
-					i == ST_ENTRY ? entry_types : NULL,
-					i == ST_ACCOUNT ? lengthof(account_types) :
-					i == ST_ACCRUAL ? lengthof(accrual_types) :
-					lengthof(entry_types));
-		if (i == ST_DEFERRED)
-			s->maybe_deferred = RelationGetNumberOfBlocks(rel) > 0;
-		table_close(rel, AccessShareLock);
-		s->tables[i] = relid;
+		check_relation(s, which, rel);
+		known[which] = true;
 	}
-
-	for (int i = 0; i < NUM_STORE_INDEXES; i++)
-	{
-		Oid			relid = get_relname_relid(index_names[i].name, nspid);
-
-		if (!OidIsValid(relid) ||
-			IndexGetRelation(relid, true) != s->tables[index_names[i].table])
-			ereport(ERROR,
-					(errcode(ERRCODE_RB_STORE_DAMAGED),
-					 errmsg("index \"%s.%s\" is missing", STORE_SCHEMA, index_names[i].name),
-					 errhint("Restore the store from a backup.")));
-		s->indexes[i] = relid;
-	}
-
-	s->id_sequence = get_relname_relid("id", nspid);
-	if (!OidIsValid(s->id_sequence))
-		ereport(ERROR,
-				(errcode(ERRCODE_RB_STORE_DAMAGED),
-				 errmsg("sequence \"%s.id\" is missing", STORE_SCHEMA),
-				 errhint("Restore the store from a backup.")));
+	return rel;
 }
 
 /*
@@ -349,21 +198,14 @@ find_relations(Store *s, Oid nspid)
  * Without SPI: a new connection's first order pays for this.
  */
 static void
-each_row(Oid nspid, const char *name, void (*fn) (Store *, HeapTuple, TupleDesc), Store *s)
+each_row(Store *s, StoreTable which, void (*fn) (Store *, HeapTuple, TupleDesc))
 {
-	Oid			relid = get_relname_relid(name, nspid);
-	Relation	rel;
+	Relation	rel = table_open(s->tables[which], AccessShareLock);
 	Snapshot	snapshot;
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
-	if (!OidIsValid(relid))
-		ereport(ERROR,
-				(errcode(ERRCODE_RB_STORE_DAMAGED),
-				 errmsg("table \"%s.%s\" is missing", STORE_SCHEMA, name),
-				 errhint("Restore the store from a backup.")));
-	rel = table_open(relid, AccessShareLock);
-	check_table(rel, s->owner, NULL, 0);
+	shape_check_table(rel, which, s->owner);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
@@ -416,11 +258,11 @@ read_epoch(Store *s, HeapTuple tuple, TupleDesc desc)
  * them: the tables were made by a dump without data.
  */
 static bool
-read_settings(Store *s, Oid nspid)
+read_settings(Store *s)
 {
-	each_row(nspid, "store", read_version, s);
-	each_row(nspid, "programme", read_programme, s);
-	each_row(nspid, "epoch", read_epoch, s);
+	each_row(s, ST_STORE, read_version);
+	each_row(s, ST_PROGRAMME, read_programme);
+	each_row(s, ST_EPOCH, read_epoch);
 	if (s->version == 0 && s->zone == NULL && s->epoch == 0)
 		return false;
 	if (s->version == 0 || s->zone == NULL || s->epoch == 0)
@@ -479,7 +321,7 @@ store_get(bool missing_ok)
 		find_relations(&found, nspid);
 		found.version = found.epoch = 0;
 		found.zone = NULL;
-		has_rows = read_settings(&found, nspid);
+		has_rows = read_settings(&found);
 	} while (counter != config_counter);
 	if (!has_rows)
 	{
@@ -493,6 +335,8 @@ store_get(bool missing_ok)
 				 errhint("Restore the data of the dump, or call rebate.adopt_store() to begin a new ledger.")));
 	}
 	store = found;
+	for (int i = 0; i < NUM_STORE_TABLES; i++)
+		known[i] = i < NUM_EARLY_TABLES;
 	store_valid = true;
 	return &store;
 }
@@ -502,20 +346,17 @@ store_is_whole(void)
 {
 	Oid			nspid = get_namespace_oid(STORE_SCHEMA, true);
 
-	if (store_valid)
-		return true;
-	if (!OidIsValid(nspid))
+	if (!OidIsValid(nspid) || (!store_valid && !store_guarded()))
 		return false;
 	for (int i = 0; i < NUM_STORE_TABLES; i++)
-		if (!OidIsValid(get_relname_relid(table_names[i], nspid)))
+		if (!known[i] && !OidIsValid(get_relname_relid(shape_table_name(i), nspid)))
 			return false;
+	if (store_valid)
+		return true;
 	for (int i = 0; i < NUM_STORE_INDEXES; i++)
-		if (!OidIsValid(get_relname_relid(index_names[i].name, nspid)))
+		if (!OidIsValid(get_relname_relid(shape_index_name(i), nspid)))
 			return false;
-	return OidIsValid(get_relname_relid("id", nspid)) &&
-		OidIsValid(get_relname_relid("store", nspid)) &&
-		OidIsValid(get_relname_relid("programme", nspid)) &&
-		OidIsValid(get_relname_relid("epoch", nspid));
+	return OidIsValid(get_relname_relid("id", nspid));
 }
 
 bool
@@ -589,72 +430,6 @@ store_check_user(Store *s, const char *function)
 						 quote_identifier(GetUserNameFromId(GetUserId(), false)))));
 }
 
-int64
-store_next_id(Store *s)
-{
-	if (ids_next == ids_end || ids_sequence != s->id_sequence)
-	{
-		int64		last = nextval_internal(s->id_sequence, false);
-
-		ids_sequence = s->id_sequence;
-		ids_next = last;
-		ids_end = last + IDS_PER_CALL;
-	}
-	return ids_next++;
-}
-
-CurrencyInfo *
-store_currency(Store *s, const char *code)
-{
-	CurrencyInfo *info;
-	char		key[sizeof(info->code)];
-	Relation	rel;
-	Snapshot	snapshot;
-	SysScanDesc scan;
-	ScanKeyData scankey;
-	HeapTuple	tuple;
-	bool		found,
-				isnull;
-	int			scale = -1;
-
-	if (strlen(code) >= sizeof(key))
-		return NULL;
-	if (currencies == NULL || currencies_counter != config_counter)
-	{
-		HASHCTL		ctl;
-
-		if (currencies)
-			hash_destroy(currencies);
-		ctl.keysize = sizeof(key);
-		ctl.entrysize = sizeof(CurrencyInfo);
-		currencies = hash_create("rebate currencies", 16, &ctl, HASH_ELEM | HASH_STRINGS);
-		currencies_counter = config_counter;
-	}
-
-	info = hash_search(currencies, code, HASH_FIND, NULL);
-	if (info)
-		return info;
-
-	/* without SPI: a new connection's first order pays for this */
-	rel = table_open(s->tables[ST_CURRENCY], AccessShareLock);
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	ScanKeyInit(&scankey, 1, BTEqualStrategyNumber, F_TEXTEQ, CStringGetTextDatum(code));
-	scan = systable_beginscan(rel, s->indexes[SI_CURRENCY], true, snapshot, 1, &scankey);
-	tuple = systable_getnext(scan);
-	if (HeapTupleIsValid(tuple))
-		scale = DatumGetInt16(heap_getattr(tuple, 2, RelationGetDescr(rel), &isnull));
-	systable_endscan(scan);
-	UnregisterSnapshot(snapshot);
-	table_close(rel, AccessShareLock);
-
-	/* Unknown codes are not remembered: they come from rows and could be many */
-	if (scale < 0)
-		return NULL;
-	info = hash_search(currencies, code, HASH_ENTER, &found);
-	info->scale = scale;
-	return info;
-}
-
 /*
  * Run SPI as the store's owner, who may have hung anything on his tables: as a
  * restricted operation, so that no deferred trigger of his runs later as
@@ -663,6 +438,10 @@ store_currency(Store *s, const char *code)
 void
 store_spi_begin(Store *s, StoreSpi *scope)
 {
+	/* what queries give is taken for the type that it should have */
+	for (int i = 0; i < NUM_STORE_TABLES; i++)
+		check_changed(s, i);
+
 	/*
 	 * The snapshot goes below SPI's own use of the stack, and is the newest:
 	 * configuration is never read as of the start of an old transaction.

@@ -21,7 +21,9 @@
  */
 #define STORE_VERSION	1
 
-/* Tables and indexes that are reached without SPI */
+#define IDS_PER_CALL	64		/* increment of rebate_data.id */
+
+/* The tables of the store, and the indexes that are reached without SPI; store_shape.c has more of them */
 typedef enum StoreTable
 {
 	ST_ACCOUNT,
@@ -38,6 +40,22 @@ typedef enum StoreTable
 	ST_DEFERRED,
 	ST_LINK,
 	ST_FREEZE,
+	ST_STORE,
+	ST_PROGRAMME,
+	ST_EPOCH,
+	NUM_EARLY_TABLES,			/* those above are looked up with the store */
+	ST_RULE = NUM_EARLY_TABLES,
+	ST_RULE_GROUP,
+	ST_CAMPAIGN,
+	ST_LEDGER_ACCOUNT,
+	ST_HOUSE_ENTRY,
+	ST_HOUSE_BALANCE,
+	ST_FOLD,
+	ST_FAILURE,
+	ST_ALLOWED_FUNCTION,
+	ST_JOB,
+	ST_FINDING,
+	ST_LEDGER,					/* a view */
 	NUM_STORE_TABLES
 } StoreTable;
 
@@ -54,12 +72,14 @@ typedef enum StoreIndex
 	SI_RULE_SCOPE,
 	SI_RULE_VERSION,
 	SI_GENERATION,
+	SI_SOURCE,
 	SI_SOURCE_RELATION,
 	SI_CURRENCY,
 	SI_DEFERRED,
 	SI_LINK,
 	SI_LINK_TARGET,
 	SI_FREEZE,
+	SI_RULE,
 	NUM_STORE_INDEXES
 } StoreIndex;
 
@@ -75,7 +95,7 @@ typedef struct Store
 	Oid			owner;
 	int32		version;
 	int32		compatible_with;	/* a library must know this version */
-	Oid			tables[NUM_STORE_TABLES];
+	Oid			tables[NUM_STORE_TABLES];	/* late ones: invalid until needed */
 	Oid			indexes[NUM_STORE_INDEXES];
 	Oid			id_sequence;
 	int32		epoch;
@@ -86,13 +106,12 @@ typedef struct Store
 } Store;
 
 /*
- * The store, or NULL if there is none, or an empty one, and missing_ok.  Checks
- * that schema and tables have one owner, are ordinary tables with the columns we
- * know.
+ * The store, or NULL if there is none, or an empty one, and missing_ok.  Raises
+ * RB001 if it has no guard of ours, RB011 if it is not as create_store() made it.
  */
 extern Store *store_get(bool missing_ok);
 
-/* Are all of its tables and indexes there?  While it is being restored some are not. */
+/* Is it guarded, with all tables and indexes?  While it is being restored some are not there. */
 extern bool store_is_whole(void);
 
 /* After store_get() found none: is it there, and without any rows? */
@@ -107,8 +126,11 @@ extern void store_require(Store *store, int32 version, const char *feature);
 /* Raise unless the current user is a superuser or a member of the owner */
 extern void store_check_user(Store *store, const char *function);
 
-/* Raise RB011 unless "rel" is an ordinary table of the store's owner */
-extern void store_check_table(Store *store, Relation rel);
+/*
+ * Open a table of the store and see that it is still as it was found.  Whoever
+ * reads or writes one without SPI opens it so.
+ */
+extern Relation store_open(Store *store, StoreTable which, LOCKMODE lockmode);
 
 /* Next id of rebate_data.id */
 extern int64 store_next_id(Store *store);

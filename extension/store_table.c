@@ -25,7 +25,7 @@
 void
 table_begin(StoreTableDesc *table, Store *store, StoreTable which)
 {
-	table->rel = table_open(store->tables[which], RowExclusiveLock);
+	table->rel = store_open(store, which, RowExclusiveLock);
 	table->nindexes = -1;
 	table->indexes = NULL;
 	table->infos = NULL;

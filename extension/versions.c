@@ -80,11 +80,6 @@ rebate_upgrade_store(PG_FUNCTION_ARGS)
 
 	(void) collect_flush();
 	store_check_user(store_get(false), "rebate.upgrade_store");
-	if (!store_guarded())
-		ereport(ERROR,
-				(errcode(ERRCODE_RB_NO_STORE),
-				 errmsg("the store was not made or adopted by this installation"),
-				 errhint("Call rebate.adopt_store() first.")));
 	LockDatabaseObject(ExtensionRelationId, extension, 0, ShareUpdateExclusiveLock);
 
 	/* somebody else may have been at it while we waited */

@@ -13,11 +13,9 @@
 #include "access/genam.h"
 #include "access/table.h"
 #include "access/xact.h"
-#include "catalog/namespace.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/fmgroids.h"
-#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
@@ -30,31 +28,27 @@
 
 typedef struct XidIndex
 {
-	const char *table;
-	const char *index;
+	StoreTable	table;
+	StoreIndex	index;
 	Oid			indexid;		/* what "done" is about */
 	BlockNumber done;			/* ranges before it are summarised */
 } XidIndex;
 
 static XidIndex xid_indexes[] = {
-	{"accrual", "accrual_xid_brin", InvalidOid, 0},
-	{"entry", "entry_xid_brin", InvalidOid, 0}
+	{ST_ACCRUAL, SI_ACCRUAL_XID, InvalidOid, 0},
+	{ST_ENTRY, SI_ENTRY_XID, InvalidOid, 0}
 };
 
 static void
-keep_up(XidIndex *x, Oid nspid)
+keep_up(XidIndex *x, Store *store)
 {
-	Oid			relid = get_relname_relid(x->table, nspid);
-	Oid			indexid = get_relname_relid(x->index, nspid);
-	Relation	rel;
-	Relation	index;
+	Relation	rel = store_open(store, x->table, AccessShareLock);
+	Oid			relid = RelationGetRelid(rel);
+	Oid			indexid = store->indexes[x->index];
+	Relation	index = index_open(indexid, AccessShareLock);
 	BlockNumber pages_per_range;
 	BlockNumber full;
 
-	if (!OidIsValid(relid) || !OidIsValid(indexid))
-		return;
-	rel = table_open(relid, AccessShareLock);
-	index = index_open(indexid, AccessShareLock);
 	pages_per_range = BrinGetPagesPerRange(index);
 	full = RelationGetNumberOfBlocks(rel) / pages_per_range;
 	/* the last page may have room yet */
@@ -82,14 +76,14 @@ keep_up(XidIndex *x, Oid nspid)
 void
 xid_index_keep_up(void)
 {
-	Oid			nspid;
+	Store	   *store;
 
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	nspid = get_namespace_oid(STORE_SCHEMA, true);
-	if (OidIsValid(nspid))
+	store = store_get(true);
+	if (store)
 		for (int i = 0; i < (int) lengthof(xid_indexes); i++)
-			keep_up(&xid_indexes[i], nspid);
+			keep_up(&xid_indexes[i], store);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 }

@@ -59,21 +59,18 @@ FROM unnest(ARRAY[
     $$SELECT rebate.flush()$$, $$SELECT rebate.explain('public.orders', 1)$$, $$SELECT rebate.detach('public.orders')$$]) AS c;
 SELECT rebate.channel('alice');
 SELECT rebate.rotate_channels();
--- nor does one whose tables are something else take the server down
+-- nor is it dressed as ours: without EXECUTE on the guard's function there is no guard
 SET ROLE regress_hostile_mallory;
-ALTER TABLE rebate_data.programme ALTER time_zone TYPE integer USING 1;
+CREATE TRIGGER rebate_guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON rebate_data.store FOR EACH STATEMENT EXECUTE FUNCTION rebate.guard();
+CREATE FUNCTION rebate_data.guard() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN NULL; END$$;
+CREATE TRIGGER rebate_guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON rebate_data.store FOR EACH STATEMENT EXECUTE FUNCTION rebate_data.guard();
 RESET ROLE;
 SELECT rebate.audit();
-SET ROLE regress_hostile_mallory;
-ALTER TABLE rebate_data.programme ALTER time_zone TYPE text USING 'UTC', ALTER time_zone DROP NOT NULL;
-RESET ROLE;
-SELECT rebate.balance('alice');
-SET ROLE regress_hostile_mallory;
-DROP TABLE rebate_data.programme CASCADE;
-CREATE VIEW rebate_data.programme AS SELECT 1 AS programme_id, 'default'::text AS name, 'UTC'::text AS time_zone;
-RESET ROLE;
-SELECT rebate.audit();
-SELECT rebate.attach('public.orders', 'customer', 'total', 'EUR');
+SELECT rebate.doctor();
+SELECT rebate.adopt_store();
+\set VERBOSITY default
+SELECT rebate.adopt_store('regress_hostile_mallory');
+\set VERBOSITY terse
 SET client_min_messages = error;
 DROP SCHEMA rebate_data CASCADE;
 SET client_min_messages = warning;
@@ -96,25 +93,28 @@ CREATE FUNCTION hostile.see(bigint) RETURNS bigint LANGUAGE plpgsql IMMUTABLE
     AS $$BEGIN IF current_user <> 'regress_hostile_owner' THEN RAISE EXCEPTION 'called as %', current_user; END IF; RETURN $1; END$$;
 CREATE TRIGGER evil AFTER INSERT OR UPDATE OR DELETE ON rebate_data.failure FOR EACH ROW EXECUTE FUNCTION hostile.see();
 CREATE TRIGGER evil AFTER INSERT ON rebate_data.account FOR EACH ROW EXECUTE FUNCTION hostile.see();
+RESET ROLE;
+-- a trigger would not see what the engine writes: nothing is posted before it is gone
+INSERT INTO public.orders VALUES (1, 'alice', 100);
+SET ROLE regress_hostile_owner;
+DROP TRIGGER evil ON rebate_data.account;
+RESET ROLE;
+INSERT INTO public.orders VALUES (1, 'alice', 100);
+SELECT rebate.set_rule('later', percent => 5);
+SET ROLE regress_hostile_owner;
+ALTER TABLE rebate_data.failure DISABLE TRIGGER evil;
 CREATE INDEX evil ON rebate_data.accrual (hostile.see(accrual_id));
 CREATE INDEX evil_part ON rebate_data.account (opened_at) WHERE hostile.see(account_id) <> 0;
+CREATE INDEX evil_failure ON rebate_data.failure (hostile.see(source_id::bigint));
 RESET ROLE;
 INSERT INTO public.orders VALUES (1, 'alice', 100);
 INSERT INTO public.orders VALUES (2, 'bob', NULL), (3, 'carl', 10);
 UPDATE public.orders SET total = 50 WHERE id = 2;
-SELECT DISTINCT who FROM hostile.seen;
-SELECT count(DISTINCT what) FROM hostile.seen;
+SELECT count(*) FROM hostile.seen;
 SELECT member, available FROM rebate.balances ORDER BY member;
--- a deferred one is refused, and with it the order, rather than run as the shop
 SET ROLE regress_hostile_owner;
-CREATE CONSTRAINT TRIGGER later AFTER INSERT ON rebate_data.failure DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION hostile.see();
-RESET ROLE;
-INSERT INTO public.orders VALUES (4, 'bob', NULL);
-SET ROLE regress_hostile_owner;
-DROP TRIGGER later ON rebate_data.failure;
 DROP TRIGGER evil ON rebate_data.failure;
-DROP TRIGGER evil ON rebate_data.account;
-DROP INDEX rebate_data.evil, rebate_data.evil_part;
+DROP INDEX rebate_data.evil, rebate_data.evil_part, rebate_data.evil_failure;
 RESET ROLE;
 
 --

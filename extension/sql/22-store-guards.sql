@@ -7,20 +7,23 @@ LANGUAGE C AS 'MODULE_PATHNAME', 'rebate_guard';
 COMMENT ON FUNCTION rebate.guard() IS 'trigger of the store''s tables: refuses changes that the engine does not make';
 REVOKE ALL ON FUNCTION rebate.guard() FROM PUBLIC;
 
+-- A guard that is there is turned on, in case it was off.
 CREATE FUNCTION rebate.store_guards() RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $function$
-SELECT COALESCE(pg_catalog.string_agg(pg_catalog.format($ddl$
+SELECT COALESCE(pg_catalog.string_agg(pg_catalog.format(CASE WHEN t.oid IS NULL THEN $ddl$
 CREATE TRIGGER rebate_guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE
 	ON rebate_data.%1$I FOR EACH STATEMENT EXECUTE FUNCTION rebate.guard();
 COMMENT ON TRIGGER rebate_guard ON rebate_data.%1$I IS 'the ledger is written by the engine only';
-$ddl$, c.relname), '' ORDER BY c.relname), '')
+$ddl$ ELSE $ddl$
+ALTER TABLE rebate_data.%1$I ENABLE TRIGGER rebate_guard;
+$ddl$ END, c.relname), '' ORDER BY c.relname), '')
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_catalog.pg_trigger t ON t.tgrelid = c.oid AND t.tgname = 'rebate_guard'
 WHERE n.nspname = 'rebate_data' AND c.relkind = 'r'
-  AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t
-				  WHERE t.tgrelid = c.oid AND t.tgname = 'rebate_guard')
+  AND t.tgenabled IS DISTINCT FROM 'O'
 $function$;
 COMMENT ON FUNCTION rebate.store_guards() IS 'the DDL of the guards that rebate.create_store() puts on the store''s tables';
 REVOKE ALL ON FUNCTION rebate.store_guards() FROM PUBLIC;

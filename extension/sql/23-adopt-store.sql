@@ -89,7 +89,8 @@ SELECT pg_catalog.string_agg(line, E'\n' ORDER BY line COLLATE "C") FROM (
 	SELECT pg_catalog.format('trigger %I on %s', t.tgname, c.oid::pg_catalog.regclass)
 	FROM relation c JOIN pg_catalog.pg_trigger t ON t.tgrelid = c.oid
 	WHERE NOT t.tgisinternal AND NOT (c.in_store AND t.tgname = 'rebate_guard'
-		AND t.tgfoid = 'rebate.guard()'::pg_catalog.regprocedure AND t.tgqual IS NULL)
+		AND t.tgfoid = 'rebate.guard()'::pg_catalog.regprocedure AND t.tgtype = 62
+		AND t.tgattr::text = '' AND t.tgqual IS NULL)
 	UNION ALL
 	SELECT pg_catalog.format('foreign key %I of %s on %s', k.conname, k.conrelid::pg_catalog.regclass, c.oid::pg_catalog.regclass)
 	FROM relation c JOIN pg_catalog.pg_constraint k ON k.confrelid = c.oid

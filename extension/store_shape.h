@@ -1,0 +1,22 @@
+/*
+ * store_shape.h
+ *	  What the tables of the store look like, and whether those that are there do.
+ */
+#ifndef REBATE_STORE_SHAPE_H
+#define REBATE_STORE_SHAPE_H
+
+#include "rebate.h"
+#include "store.h"
+
+extern const char *shape_table_name(StoreTable which);
+extern const char *shape_index_name(StoreIndex which);
+
+/* The table that an index is of */
+extern StoreTable shape_index_table(StoreIndex which);
+
+/* Raise RB011 unless the relation is as rebate.create_store() makes it for "owner" */
+extern void shape_check_table(Relation rel, StoreTable which, Oid owner);
+extern void shape_check_index(Oid indexid, StoreIndex which, Relation table);
+extern void shape_check_sequence(Oid relid, Oid owner);
+
+#endif							/* REBATE_STORE_SHAPE_H */
