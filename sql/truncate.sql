@@ -98,6 +98,14 @@ CALL play('kept', 'UPDATE kept SET total = 120; UPDATE kept SET total = 130; TRU
 CALL play('and filled', 'UPDATE plain SET total = 1; TRUNCATE plain; INSERT INTO plain VALUES (1, ''p'', 50); UPDATE plain SET total = 60');
 CALL play('in the same file', 'TRUNCATE plain; INSERT INTO plain VALUES (1, ''p'', 50); UPDATE plain SET total = 5;
     TRUNCATE plain; INSERT INTO plain VALUES (2, ''p'', 20); UPDATE plain SET total = 30');
+CALL play('undone, posted later', $$
+    UPDATE plain SET total = 110;
+    UPDATE plain SET total = 120;
+    DO 'BEGIN
+        TRUNCATE plain;
+        RAISE EXCEPTION ''back'';
+    EXCEPTION WHEN raise_exception THEN NULL;
+    END'$$);
 CALL play('undone, posted between', $$
     DO 'BEGIN
         UPDATE plain SET total = 150;
