@@ -528,10 +528,10 @@ collect_flush(void)
 	MemoryContext old;
 	int			n;
 
-	if (collection.flushing || collect_is_empty())
+	if (collection.flushing != InvalidSubTransactionId || collect_is_empty())
 		return 0;
 	store = store_get(false);
-	collection.flushing = true;
+	collection.flushing = GetCurrentSubTransactionId();
 
 	/* orders were written: that the transaction is read-only since is no matter */
 	read_only = XactReadOnly;
@@ -546,7 +546,7 @@ collect_flush(void)
 	MemoryContextSwitchTo(old);
 	collection_posted();
 	XactReadOnly = read_only;
-	collection.flushing = false;
+	collection.flushing = InvalidSubTransactionId;
 	return n;
 }
 

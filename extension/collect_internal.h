@@ -51,7 +51,7 @@ typedef struct Collection
 	OrderItem **items;
 	int			n;
 	int			first_unposted;
-	bool		flushing;
+	SubTransactionId flushing;	/* where a flush is at work */
 	uint64		firing;			/* counts firings of triggers */
 	bool		linked;			/* some are of sources whose orders can be about others */
 } Collection;

@@ -67,7 +67,7 @@ existed_before(Source *source, Relation rel, const char *key)
 
 	/* registering made a copy */
 	snapshot->curcid = FirstCommandId;
-	found = facts_fetch_row(source, rel, key, snapshot, slot);
+	found = facts_fetch_past_row(source, rel, key, snapshot, slot);
 	ExecDropSingleTupleTableSlot(slot);
 	UnregisterSnapshot(snapshot);
 	return found;

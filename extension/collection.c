@@ -154,14 +154,25 @@ collection_change(OrderItem *item)
 	return &item->state;
 }
 
+/* Whether the firing at work has made an order fail, whatever its row says */
+static bool
+failed_now(const ItemState *state)
+{
+	return state->failed && state->failed_firing == collection.firing;
+}
+
 void
 collection_touch(OrderItem *item)
 {
-	ItemState  *state = collection_change(item);
+	ItemState  *state;
 
+	/* posted as failed when the collection was full: it stays so */
+	if (item->state.posted && failed_now(&item->state))
+		return;
+	state = collection_change(item);
 	state->reread = true;
 	state->moved = false;
-	if (state->failed_firing != collection.firing)
+	if (!failed_now(state))
 		state->failed = false;
 	if (state->posted)
 	{
@@ -184,8 +195,9 @@ collect_is_empty(void)
 
 /*
  * Forget posted items, but not those made outside the current subtransaction:
- * should it roll back they must be posted again.  Their sources count as touched
- * from now on.
+ * should it roll back they must be posted again; nor those that the statement at
+ * work has failed: it will come to their rows yet.  Their sources count as
+ * touched from now on.
  */
 static void
 forget_items(SubTransactionId sub)
@@ -206,7 +218,7 @@ forget_items(SubTransactionId sub)
 
 		all_touched = list_append_unique_int(all_touched, olditem->source_id);
 		MemoryContextSwitchTo(old);
-		if (olditem->created_sub == sub)
+		if (olditem->created_sub == sub && !failed_now(&olditem->state))
 			continue;
 		item = collection_add(olditem->source_id, olditem->relid,
 							  MemoryContextStrdup(collection.context, olditem->key), 0);
@@ -297,8 +309,9 @@ collect_at_subcommit(SubTransactionId my, SubTransactionId parent)
 void
 collect_at_subabort(SubTransactionId my)
 {
-	if (!guard_rolling_back())
-		collection.flushing = false;
+	/* not of what an expression calls, inside the flush */
+	if (collection.flushing == my)
+		collection.flushing = InvalidSubTransactionId;
 	while (nundos > 0 && undos[nundos - 1].sub == my)
 	{
 		Undo	   *undo = &undos[--nundos];

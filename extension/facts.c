@@ -20,6 +20,7 @@
 #include "defer.h"
 #include "order.h"
 #include "partition.h"
+#include "truncating.h"
 
 /*
  * Read the rows of an order from rebate_data.accrual under "snapshot".  The
@@ -194,7 +195,7 @@ open_partition(Source *source, Relation root, const Datum *values, SourcePart **
 /* The same where the table is partitioned: in the partition that the key leads to */
 static bool
 fetch_from_partition(Source *source, Relation root, const Datum *values, Snapshot snapshot,
-					 TupleTableSlot *slot)
+					 TupleTableSlot *slot, bool *truncated)
 {
 	SourcePart *part;
 	Relation	leaf = open_partition(source, root, values, &part);
@@ -209,28 +210,31 @@ fetch_from_partition(Source *source, Relation root, const Datum *values, Snapsho
 	if (found)
 		ExecCopySlot(slot, part_reader_convert(&reader));
 	part_reader_end(&reader);
+	*truncated = truncating(leaf);
 	table_close(leaf, NoLock);
 	return found;
 }
 
-/*
- * Fetch the row with a canonical key into "slot", which is one of table "rel",
- * the source's own.  Returns false if there is none under "snapshot".
- */
-bool
-facts_fetch_row(Source *source, Relation rel, const char *key, Snapshot snapshot,
-				TupleTableSlot *slot)
+/* The row with a canonical key; "truncated" tells whether its table is about to be emptied. */
+static bool
+fetch_row(Source *source, Relation rel, const char *key, Snapshot snapshot, TupleTableSlot *slot,
+		  bool *truncated)
 {
 	Datum		values[INDEX_MAX_KEYS];
 	bool		found;
 
+	*truncated = false;
 	if (strncmp(key, LONG_KEY_PREFIX, strlen(LONG_KEY_PREFIX)) == 0)
 		return false;
 	key_values(source, key, values);
-	found = source->partitioned ?
-		fetch_from_partition(source, rel, values, snapshot, slot) :
-		fetch_by_index(rel, source->key_index, source->nkeys, source->key_attnos, values,
-					   snapshot, slot);
+	if (source->partitioned)
+		found = fetch_from_partition(source, rel, values, snapshot, slot, truncated);
+	else
+	{
+		found = fetch_by_index(rel, source->key_index, source->nkeys, source->key_attnos, values,
+							   snapshot, slot);
+		*truncated = truncating(rel);
+	}
 
 	/* the key's type may have changed since: then it is another order's row */
 	if (found && strcmp(image_key(source, slot), key) != 0)
@@ -239,6 +243,34 @@ facts_fetch_row(Source *source, Relation rel, const char *key, Snapshot snapshot
 		found = false;
 	}
 	return found;
+}
+
+/*
+ * Fetch the row with a canonical key into "slot", which is one of table "rel",
+ * the source's own.  Returns false if there is none under "snapshot", or if it is
+ * about to go with a TRUNCATE.
+ */
+bool
+facts_fetch_row(Source *source, Relation rel, const char *key, Snapshot snapshot,
+				TupleTableSlot *slot)
+{
+	bool		truncated;
+
+	if (!fetch_row(source, rel, key, snapshot, slot, &truncated))
+		return false;
+	if (truncated)
+		ExecClearTuple(slot);
+	return !truncated;
+}
+
+/* The same for a look at the past: what a TRUNCATE is about to take was there. */
+bool
+facts_fetch_past_row(Source *source, Relation rel, const char *key, Snapshot snapshot,
+					 TupleTableSlot *slot)
+{
+	bool		truncated;
+
+	return fetch_row(source, rel, key, snapshot, slot, &truncated);
 }
 
 /*

@@ -133,6 +133,8 @@ extern RowLock facts_lock_row(Source *source, Relation rel, const char *key);
 extern RowLock facts_wait_row(Source *source, Relation rel, const char *key);
 extern bool facts_fetch_row(Source *source, Relation rel, const char *key, Snapshot snapshot,
 							TupleTableSlot *slot);
+extern bool facts_fetch_past_row(Source *source, Relation rel, const char *key,
+								 Snapshot snapshot, TupleTableSlot *slot);
 
 /* What other rows say of an order, and what is known of the order that it returns */
 typedef enum OriginalState

@@ -22,6 +22,7 @@
 #include "source.h"
 #include "store.h"
 #include "trigger.h"
+#include "truncating.h"
 #include "utility.h"
 
 PG_MODULE_MAGIC;
@@ -69,6 +70,7 @@ xact_callback(XactEvent event, void *arg)
 			delivery_at_xact_end();
 			collect_at_xact_end();
 			trigger_at_xact_end();
+			truncating_at_xact_end();
 			follow_at_xact_end();
 			rules_at_commit();
 			expr_at_xact_end();
@@ -79,6 +81,7 @@ xact_callback(XactEvent event, void *arg)
 			delivery_at_xact_end();
 			collect_at_xact_end();
 			trigger_at_xact_end();
+			truncating_at_xact_end();
 			follow_at_xact_end();
 			rules_at_abort();
 			store_at_abort();
@@ -99,11 +102,12 @@ subxact_callback(SubXactEvent event, SubTransactionId my, SubTransactionId paren
 	{
 		case SUBXACT_EVENT_COMMIT_SUB:
 			collect_at_subcommit(my, parent);
+			truncating_at_subcommit(my, parent);
 			delivery_at_subcommit(my, parent);
 			break;
 		case SUBXACT_EVENT_ABORT_SUB:
 			collect_at_subabort(my);
-			trigger_at_xact_end();
+			truncating_at_subabort(my);
 			follow_at_xact_end();
 			delivery_at_subabort(my);
 			if (!guard_rolling_back())

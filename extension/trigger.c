@@ -22,6 +22,7 @@
 #include "partition.h"
 #include "rules.h"
 #include "trigger.h"
+#include "truncating.h"
 
 PG_FUNCTION_INFO_V1(rebate_collect);
 PG_FUNCTION_INFO_V1(rebate_collect_truncate);
@@ -488,6 +489,7 @@ rebate_collect(PG_FUNCTION_ARGS)
 		return PointerGetDatum(NULL);
 
 	collect_firing();
+	truncating_end(part->source->source_id);
 	transition_begin(&rows, table, part, trigger->tg_relation);
 	if (batch.event == COLLECT_UPDATE)
 	{
@@ -556,6 +558,11 @@ rebate_collect_truncate(PG_FUNCTION_ARGS)
 	batch.source = part->source;
 	batch.event = COLLECT_DELETE;
 	batch.archived = part->source->on_truncate == LEAVE_KEEP;
+	/* the money that stays is that of the rows as they are */
+	if (batch.archived)
+		collect_flush();
+	truncating_begin(part->source->source_id, rel);
 	collect_table(&batch, rel);
+	trigger_after_statement();
 	return PointerGetDatum(NULL);
 }

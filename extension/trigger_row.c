@@ -19,21 +19,29 @@
 #include "partition.h"
 #include "rules.h"
 #include "trigger.h"
+#include "truncating.h"
 
 PG_FUNCTION_INFO_V1(rebate_collect_row);
 
 /*
- * The key of a row that an UPDATE is moving to another partition: for triggers it
- * is a DELETE there, and the next INSERT here.
+ * A row that an UPDATE is moving to another partition: for triggers it is a
+ * DELETE there, and the next INSERT here by the same command.  There is none if a
+ * BEFORE trigger of the partition it comes to keeps it out; and between the two,
+ * triggers of the user's may run commands that move other rows.
  */
-static int32 moving_source = 0;
-static char *moving_key = NULL; /* in TopTransactionContext */
+typedef struct Moving
+{
+	int32		source_id;
+	CommandId	command;
+	char	   *key;
+} Moving;
+
+static List *moving = NIL;		/* in TopTransactionContext; commands inside others last */
 
 void
 trigger_at_xact_end(void)
 {
-	moving_source = 0;
-	moving_key = NULL;
+	moving = NIL;
 }
 
 /* The only row of a batch is in its slot already */
@@ -60,23 +68,44 @@ source_row(SourcePart *part, TupleTableSlot *row)
 
 /* A row that left its partition: its order is read again, under the next key if one comes. */
 static void
-row_leaves(Store *store, Source *source, TupleTableSlot *row)
+row_leaves(Store *store, Source *source, TupleTableSlot *row, CommandId command)
 {
 	char	   *key = image_key(source, row);
+	MemoryContext old;
+	Moving	   *m;
 
 	collect_touch(store, source, key);
-	moving_source = source->source_id;
-	moving_key = MemoryContextStrdup(TopTransactionContext, key);
+
+	/* later commands are over, and so is what this one moved before */
+	while (moving != NIL && ((Moving *) llast(moving))->command >= command)
+		moving = list_delete_last(moving);
+	old = MemoryContextSwitchTo(TopTransactionContext);
+	m = palloc(sizeof(Moving));
+	m->source_id = source->source_id;
+	m->command = command;
+	m->key = pstrdup(key);
+	moving = lappend(moving, m);
+	MemoryContextSwitchTo(old);
 }
 
 /* A row that arrived: it may be the one that left another partition just now. */
 static bool
-row_arrives(Store *store, Source *source, TupleTableSlot *row)
+row_arrives(Store *store, Source *source, TupleTableSlot *row, CommandId command)
 {
-	char	   *left = moving_source == source->source_id ? moving_key : NULL;
+	char	   *left = NULL;
 	char	   *key;
+	ListCell   *lc;
 
-	trigger_at_xact_end();
+	foreach(lc, moving)
+	{
+		Moving	   *m = lfirst(lc);
+
+		if (m->source_id == source->source_id && m->command == command)
+		{
+			left = m->key;
+			moving = foreach_delete_current(moving, lc);
+		}
+	}
 	if (left == NULL)
 		return false;
 	key = image_key(source, row);
@@ -112,6 +141,7 @@ rebate_collect_row(PG_FUNCTION_ARGS)
 				 errhint("rebate.attach() creates the triggers.")));
 
 	collect_firing();
+	truncating_end(source->source_id);
 	batch.source = source;
 	batch.slot = source_row(part, TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ?
 							trigger->tg_newslot : trigger->tg_trigslot);
@@ -121,7 +151,9 @@ rebate_collect_row(PG_FUNCTION_ARGS)
 	if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
 	{
 		batch.event = COLLECT_INSERT;
-		if (row_arrives(batch.store, source, batch.slot))
+		if (moving != NIL &&
+			row_arrives(batch.store, source, batch.slot,
+						HeapTupleHeaderGetCmin(trigger->tg_trigtuple->t_data)))
 			return PointerGetDatum(NULL);
 		batch.assume_new = collect_is_empty() && !source->linked;
 	}
@@ -131,7 +163,8 @@ rebate_collect_row(PG_FUNCTION_ARGS)
 		batch.archived = source->on_delete == LEAVE_KEEP;
 		if (HeapTupleHeaderIndicatesMovedPartitions(trigger->tg_trigtuple->t_data))
 		{
-			row_leaves(batch.store, source, batch.slot);
+			row_leaves(batch.store, source, batch.slot,
+					   HeapTupleHeaderGetCmax(trigger->tg_trigtuple->t_data));
 			return PointerGetDatum(NULL);
 		}
 	}

@@ -134,6 +134,33 @@ ROLLBACK TO s;
 INSERT INTO moving VALUES (10, 'a', 'mover', 100);
 COMMIT;
 SELECT order_key, earned FROM rebate.accruals WHERE source = 'public.moving' AND earned <> 0 ORDER BY order_key;
+-- a row that a trigger keeps out does not become the next one; and what triggers move between is told apart
+CREATE FUNCTION keep_out() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN CASE WHEN NEW.customer <> 'out' THEN NEW END; END $$;
+CREATE FUNCTION move_another() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF OLD.customer = 'first' THEN
+        UPDATE moving SET region = 'b' WHERE customer = 'second';
+        INSERT INTO moving VALUES (24, 'a', 'third', 240);
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER keep_out BEFORE INSERT ON moving_b FOR EACH ROW EXECUTE FUNCTION keep_out();
+CREATE TRIGGER z_move AFTER DELETE ON moving_a FOR EACH ROW EXECUTE FUNCTION move_another();
+ALTER TABLE moving_b ENABLE ALWAYS TRIGGER keep_out;
+ALTER TABLE moving_a ENABLE ALWAYS TRIGGER z_move;
+INSERT INTO moving VALUES (20, 'a', 'out', 200), (21, 'a', 'stays', 210), (22, 'a', 'first', 220), (23, 'a', 'second', 230);
+BEGIN;
+UPDATE moving SET region = 'b' WHERE customer = 'out';
+INSERT INTO moving VALUES (25, 'a', 'new', 250), (26, 'b', 'new', 260);
+COMMIT;
+UPDATE moving SET region = 'b' WHERE id IN (21, 22);
+SELECT * FROM moving WHERE id >= 20 ORDER BY id;
+SELECT order_key, member, earned FROM rebate.accruals WHERE source = 'public.moving' AND order_key ~ '"2.",' ORDER BY order_key, rule;
+-- each was posted once: what moved was not taken back and earned again
+SELECT member, available, last_entry FROM rebate.balances WHERE member IN ('stays', 'first', 'second', 'third', 'new', 'out') ORDER BY member;
+SELECT * FROM rebate.audit();
+DROP TRIGGER keep_out ON moving_b;
+DROP TRIGGER z_move ON moving_a;
 -- TRUNCATE is refused here too
 TRUNCATE moving;
 TRUNCATE moving_a;
@@ -148,6 +175,6 @@ SELECT rebate.attach('moving', member => 'customer', amount => 'total', currency
 SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'rebate_replica%' AND tgrelid::regclass::text LIKE 'moving%';
 SET client_min_messages = warning;
 DROP TABLE statements, both_ways, replica, parts, unseen, moving, moving_c CASCADE;
-DROP FUNCTION attach(regclass, boolean), differences(text);
+DROP FUNCTION attach(regclass, boolean), differences(text), keep_out(), move_another();
 DROP PROCEDURE run(text);
 DROP VIEW ledger;
