@@ -25,8 +25,7 @@ typedef struct CheckContext
 extern bool expr_in_list(const char *name, const char *const *list, size_t length);
 
 /* Raise RB004 for the function behind a node, under the name its author used */
-extern void expr_forbid_function(CheckContext *context, Oid funcid, const char *detail)
-			pg_attribute_noreturn();
+extern void expr_forbid_function(CheckContext *context, Oid funcid, const char *detail);
 
 /*
  * expr_types.c: types whose input and output functions are harmless; the second
