@@ -3,12 +3,15 @@
 use strict;
 use warnings;
 use FindBin;
+use lib "$FindBin::RealBin/../lib";
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use File::Copy qw(copy);
 use IPC::Run ();
+use Processes;
 
+my $limit = $PostgreSQL::Test::Utils::timeout_default;
 my $dir = PostgreSQL::Test::Utils::tempdir;
 
 # --- the lines: what => [query, command] -------------------------------------------------------------------------------
@@ -98,7 +101,7 @@ sub background
     my ($db, $sql, $ready) = @_;
     my $s = { in => "$sql\n\\echo ready\n", out => '', err => '' };
     $s->{run} = IPC::Run::start([ 'psql', '-XqAt', '-d', $node->connstr($db) ], '<', \$s->{in}, '>', \$s->{out}, '2>', \$s->{err},
-        IPC::Run::timeout(60));
+        IPC::Run::timeout(3 * $limit));
     if ($ready // 1) { $s->{run}->pump until $s->{out} =~ /ready\n/; }
     return $s;
 }
@@ -303,7 +306,7 @@ sub is_heard
     my ($id, $what) = @_;
     my $l = background('quiet', 'LISTEN rebate;');
     $node->safe_psql('quiet', "INSERT INTO orders VALUES ($id, 'm1', 100)");
-    my $until = time + 30;
+    my $until = time + $limit;
     until ($l->{out} =~ /notification "rebate"/ || time > $until)
     {
         $l->{in} .= "SELECT pg_sleep(0.1);\n\\echo again\n";
@@ -324,7 +327,7 @@ try('nobody hears of rebates', db => 'quiet', shows => qr/^off\|/m,
     });
 $node->poll_query_until('quiet', 'SELECT worker_pid IS NOT NULL FROM rebate.delivery_status') or die 'no worker';
 my $pid = $node->safe_psql('quiet', 'SELECT worker_pid FROM rebate.delivery_status');
-kill 'STOP', $pid;
+stand_still($node, $pid) or die 'the worker does not stand still';
 $node->safe_psql('quiet', q{INSERT INTO orders VALUES (21, 'm1', 100)});
 try('the worker is stuck', db => 'quiet', shows => qr/^$pid\|1\|/m,
     after => sub {
