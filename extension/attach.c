@@ -317,6 +317,7 @@ rebate_attach(PG_FUNCTION_ARGS)
 	Oid			relid;
 	bool		replace;
 	bool		triggers;
+	bool		changes = true;
 
 	check_not_null(fcinfo, ARG_SOURCE, "source");
 	relid = PG_GETARG_OID(ARG_SOURCE);
@@ -339,10 +340,10 @@ rebate_attach(PG_FUNCTION_ARGS)
 	triggers = triggers_complete(relid, map.row_triggers);
 	if (recorded.exists)
 	{
-		bool		changes = record_check(store, rel, &map, &recorded, replace);
+		changes = record_check(store, rel, &map, &recorded, replace) || recorded.detached;
 
 		/* rows that did not fit may fit now */
-		if (!changes && !recorded.detached && triggers &&
+		if (!changes && triggers &&
 			!(replace && record_has_misfits(store, &recorded)))
 		{
 			ereport(NOTICE,
@@ -372,8 +373,10 @@ rebate_attach(PG_FUNCTION_ARGS)
 	/*
 	 * Rows that came while nobody looked, or that a new since takes in; what is
 	 * recorded already is decided again, since a mapping is part of the target.
+	 * Where only triggers were missing, a key that is not recorded came since.
 	 */
-	(void) reconcile_attach(relid, map.text[MAP_ORDER_TIME] == NULL, recorded.exists);
+	(void) reconcile_attach(relid, changes && map.text[MAP_ORDER_TIME] == NULL,
+							recorded.exists);
 	PG_RETURN_OID(relid);
 }
 

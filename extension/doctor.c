@@ -149,7 +149,7 @@ check_delivery(ReturnSetInfo *result)
 	else if (mode == DELIVERY_OFF)
 	{
 		doctor_say(result, "delivery", "rebate.delivery", "notice", "nobody is notified",
-				   "ALTER SYSTEM SET rebate.delivery = worker; SELECT pg_reload_conf()");
+				   "ALTER SYSTEM SET rebate.delivery = worker -- then SELECT pg_reload_conf()");
 		fine = false;
 	}
 	if (db && pg_atomic_read_u64(&db->overflows) > 0)
@@ -206,6 +206,7 @@ rebate_doctor(PG_FUNCTION_ARGS)
 	Store	   *store = store_get(true);
 	ReturnSetInfo *result;
 	Datum		relids;
+	int			level;
 
 	if (store)
 	{
@@ -226,9 +227,15 @@ rebate_doctor(PG_FUNCTION_ARGS)
 		return (Datum) 0;
 	}
 	(void) rules_generation(store);
+
+	/* the planner takes catalogs for large, and compiling would take seconds */
+	level = NewGUCNestLevel();
+	(void) set_config_option("jit", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
+							 false);
 	relids = attached_relations(store);
 	run_checks(store, result, doctor_server_queries, relids);
 	run_checks(store, result, doctor_table_queries, relids);
 	doctor_orders(store, result, relids, thorough);
+	AtEOXact_GUC(true, level);
 	return (Datum) 0;
 }

@@ -34,7 +34,7 @@
 	"         WHEN 'database user' THEN" \
 	"           format('ALTER ROLE %I IN DATABASE %I RESET %s', session_user, current_database(), w.name)" \
 	"         WHEN 'global' THEN format('ALTER ROLE ALL RESET %s', w.name)" \
-	"         ELSE format('ALTER SYSTEM SET %s = %s; SELECT pg_reload_conf()', w.name, w.good) END" \
+	"         ELSE format('ALTER SYSTEM SET %s = %s -- then SELECT pg_reload_conf()', w.name, w.good) END" \
 	"       || CASE s.setting WHEN 'off' THEN (SELECT COALESCE(string_agg(format('; SELECT rebate.reconcile(%L)', r), ''), '')" \
 	"            FROM unnest($1::regclass[]) r WHERE w.name = 'rebate.mode') ELSE '' END" \
 	"  FROM wanted w JOIN pg_settings s ON s.name = w.name AND s.setting = ANY (w.bad)" \

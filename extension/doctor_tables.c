@@ -73,7 +73,9 @@ const DoctorQuery doctor_table_queries[] = {
 		"SELECT s.relation_name, 'problem',"
 		"       format('subscription of logical replication writes to it (%s), and fires none of its triggers',"
 		"              string_agg(DISTINCT r.relid::regclass::text, ', ')),"
-		"       " ATTACH_CALL("s.relation", "s.arguments || '{\"row_triggers\": true}'")
+		/* first what was written so far, which attach() would take for older than itself */
+		"       format('SELECT rebate.reconcile(%L); ', s.relation) || "
+		ATTACH_CALL("s.relation", "s.arguments || '{\"row_triggers\": true}'")
 		"  FROM attached s"
 		" CROSS JOIN LATERAL (SELECT s.relation::oid AS relid UNION"
 		"                     SELECT p.relid FROM pg_partition_tree(s.relation) p) r"

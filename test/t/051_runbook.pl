@@ -1,0 +1,406 @@
+# The runbook, "When something is wrong" of docs/operations.md: each line is broken on purpose on a real server, its query
+# must show the trouble and its command must mend it, both as printed. A line without a case, or a case without one, fails.
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::RealBin/../lib";
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use File::Copy qw(copy);
+use IPC::Run ();
+use Processes;
+
+my $limit = $PostgreSQL::Test::Utils::timeout_default;
+my $dir = PostgreSQL::Test::Utils::tempdir;
+
+# --- the lines: what => [query, command] -------------------------------------------------------------------------------
+
+my ($table) = slurp_file('docs/operations.md') =~ /^## When something is wrong\n.*?\n\|---\|---\|---\|\n(.*?)\n\n/ms;
+my (%line, @order);
+foreach my $row (split /\n/, $table)
+{
+    my ($what, $look, $do) = map { s/^\s+|\s+$//gr } (split /\|/, $row)[ 1 .. 3 ];
+    my ($query) = $look =~ /`([^`]+)`/;
+    my ($command) = $do =~ /`([^`]+)`/;
+    die "no query and command in: $row" unless $query && $command;
+    $line{$what} = [ $query, $command ];
+    push @order, $what;
+}
+
+# --- servers -------------------------------------------------------------------------------------------------------------
+
+# Files of the server of our own, since the library is taken away: other tests run on the common ones.
+my $tree = "$dir/tree";
+system('cp', '-a', $ENV{REBATE_TREE}, $tree) == 0 or die "cannot copy $ENV{REBATE_TREE}";
+chomp(my $bindir = `pg_config --bindir`);
+$bindir =~ s/^\Q$ENV{REBATE_TREE}\E//;
+$ENV{PATH} = "$tree$bindir:$ENV{PATH}";
+chomp(my $libdir = `pg_config --pkglibdir`);
+chomp(my $sharedir = `pg_config --sharedir`);
+chomp(my $include = `pg_config --includedir-server`);
+like($libdir, qr/^\Q$tree\E/, 'the server has files of its own');
+my @cc = ($ENV{CC} || 'cc', '-O1', '-shared', '-fPIC', '-Wall', "-I$include");
+system_or_bail(@cc, '-o', "$dir/disk_full.so", "$FindBin::RealBin/../fault/disk_full.c", '-ldl');
+
+my $node = PostgreSQL::Test::Cluster->new('main');
+$node->init(allows_streaming => 1);
+$node->append_conf('postgresql.conf', <<"CONF");
+shared_preload_libraries = 'rebate, pg_cron'
+cron.database_name = 'jobs'
+cron.use_background_workers = on
+rebate.max_databases = 64
+max_worker_processes = 40
+max_prepared_transactions = 5
+autovacuum = off
+jit = off
+full_page_writes = on
+wal_keep_size = 64MB
+CONF
+$node->append_conf('postgresql.conf', 'max_notify_queue_pages = 64') if $node->pg_version >= 17;
+mkdir "$dir/small";
+{
+    local $ENV{LD_PRELOAD} = "$dir/disk_full.so";
+    local $ENV{DISK_FULL} = "$dir/small";
+    $node->start;
+}
+
+# A shop in a database of its own
+sub shop
+{
+    my ($db, $table, $more) = @_;
+    my $on = $more->{node} // $node;
+    $on->safe_psql('postgres', "CREATE DATABASE $db") unless $db eq 'postgres';
+    $on->safe_psql($db, q{
+        SET client_min_messages = warning;
+        CREATE EXTENSION rebate;
+        CREATE TABLE orders (id int PRIMARY KEY, customer text NOT NULL, total numeric(12,2)) } . ($table // '') . q{;
+        } . ($more->{before} // '') . q{;
+        SELECT rebate.attach('orders', 'customer', 'total', } . ($more->{attach} // q{'EUR'}) . q{);
+        SELECT rebate.set_rule('ten', percent => 10);
+        INSERT INTO orders SELECT i, 'm' || i % 3, 100 FROM generate_series(1, 10) i});
+    return;
+}
+
+# What a statement says, its errors and hints, too; psql reads it as somebody would type it
+sub says
+{
+    my ($on, $db, $sql) = @_;
+    my (undef, $out, $errors) = $on->psql($db, "$sql\n", on_error_stop => 0);
+    return "$out\n$errors";
+}
+
+sub earned
+{
+    my ($on, $db, $key) = @_;
+    return $on->safe_psql($db, "SELECT COALESCE(sum(earned), 0) FROM rebate.accruals WHERE order_key = '$key'");
+}
+
+sub background
+{
+    my ($db, $sql, $ready) = @_;
+    my $s = { in => "$sql\n\\echo ready\n", out => '', err => '' };
+    $s->{run} = IPC::Run::start([ 'psql', '-XqAt', '-d', $node->connstr($db) ], '<', \$s->{in}, '>', \$s->{out}, '2>', \$s->{err},
+        IPC::Run::timeout(3 * $limit));
+    if ($ready // 1) { $s->{run}->pump until $s->{out} =~ /ready\n/; }
+    return $s;
+}
+
+sub end { my ($s) = @_; eval { $s->{run}->finish; }; return; }
+
+# The line as printed: its query shows the trouble, its command mends it, and then all is well.
+my %done;
+
+sub try
+{
+    my ($what, %case) = @_;
+    my $on = $case{node} // $node;
+    my $db = $case{db};
+    my ($query, $command) = @{ $line{$what} // [] };
+
+    $done{$what} = 1;
+    return fail("there is a line: $what") unless $query;
+    like(says($on, $db, $query), $case{shows}, "$what: the query shows it");
+    $case{between}->() if $case{between};
+    my $said = says($on, $db, ($command =~ /\\gexec$/ ? $command : "$command;"));
+    unlike($said, qr/ERROR/, "$what: the command");
+    $case{after}->($said) if $case{after};
+    is($on->safe_psql($db, 'SELECT * FROM rebate.audit()'), '', "$what: the audit is clean");
+    # the test's own server does without fsync
+    is($on->safe_psql($db, q{SELECT "check", subject, detail FROM rebate.doctor(true) WHERE status = 'problem' AND subject IS DISTINCT FROM 'fsync'}),
+        '', "$what: the doctor has no problem");
+    return;
+}
+
+# --- a fail-over: the primary goes on, and what it then posts is lost -----------------------------------------------------
+
+{
+    shop('postgres');
+    $node->backup('backup');
+    my $standby = PostgreSQL::Test::Cluster->new('standby');
+    $standby->init_from_backup($node, 'backup', has_streaming => 1);
+    $standby->start;
+    $node->wait_for_catchup($standby, 'replay', $node->lsn('insert'));
+    my $upstream = $standby->safe_psql('postgres', 'SELECT 1') && 'primary_conninfo';
+    $standby->append_conf('postgresql.conf', "$upstream = ''");
+    $standby->reload;
+    $standby->poll_query_until('postgres', 'SELECT NOT EXISTS (SELECT FROM pg_stat_wal_receiver)') or die 'the standby does not let go';
+    $node->safe_psql('postgres', q{INSERT INTO orders VALUES (11, 'lost', 100)});
+    my $cursor = $node->safe_psql('postgres', 'SELECT rebate.feed_cursor()');
+    my $has = $node->safe_psql('postgres', 'SELECT count(*) FROM rebate.entries');
+    $standby->promote;
+    $standby->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()') or die 'no promotion';
+    $standby->safe_psql('postgres', q{INSERT INTO orders VALUES (12, 'new', 100)});
+    like(says($standby, 'postgres', "\\set VERBOSITY verbose\nSELECT * FROM rebate.feed(\$c\$$cursor\$c\$);"), qr/RB013/, 'the follower is refused');
+    $standby->safe_psql('postgres', q{DELETE FROM orders WHERE id = 12});
+    my $new = $standby->safe_psql('postgres', 'SELECT count(*) FROM rebate.entries');
+    try('after a fail-over followers are refused (RB013)', node => $standby, db => 'postgres', shows => qr/^$new\|/,
+        after => sub {
+            my ($fresh) = $_[0] =~ /^(\S.*)$/m;
+            $standby->safe_psql('postgres', q{INSERT INTO orders VALUES (13, 'new', 100)});
+            is($standby->safe_psql('postgres', "SELECT event -> 'order' ->> 'id' FROM rebate.feed(\$c\$$fresh\$c\$)"), 13, 'the follower goes on from there');
+        });
+    is($standby->safe_psql('postgres', q{SELECT count(*) FROM rebate.accruals WHERE order_key = '11'}), 0, 'what was lost is lost with its order');
+    cmp_ok($has, '!=', $new, 'and the two have not the same');
+    $standby->stop;
+}
+
+# --- orders ----------------------------------------------------------------------------------------------------------------
+
+shop('failing', '', { attach => q{'EUR', on_error => 'abort'} });
+isnt(($node->psql('failing', q{INSERT INTO orders VALUES (20, 'm1', NULL)}))[0], 0, 'an order fails');
+try('orders fail, and the shop\'s statements with them', db => 'failing', shows => qr/public\.orders\|abort/,
+    after => sub {
+        is(($node->psql('failing', q{INSERT INTO orders VALUES (20, 'm1', NULL), (21, 'm1', 100)}))[0], 0, 'orders go on');
+        is(earned($node, 'failing', 21), '10.00', 'and those that can be decided earn');
+        $node->safe_psql('failing', 'UPDATE orders SET total = 0 WHERE id = 20');
+    });
+
+shop('aside', '', { before => 'ALTER TABLE orders ADD unit text DEFAULT \'EUR\'', attach => q{'unit'} });
+$node->psql('aside', q{INSERT INTO orders VALUES (20, 'm1', 100, 'POINTS')});
+is(earned($node, 'aside', 20), 0, 'an order is set aside');
+try('orders are set aside', db => 'aside', shows => qr/RB010\|.*currency.*\|1/,
+    between => sub { $node->safe_psql('aside', q{SELECT rebate.add_currency('POINTS', 0)}) },
+    after => sub { is(earned($node, 'aside', 20), '10', 'it is decided') });
+
+shop('off');
+$node->safe_psql('off', 'ALTER SYSTEM SET rebate.mode = off');
+$node->reload;
+$node->poll_query_until('off', q{SELECT current_setting('rebate.mode') = 'off'}) or die;
+$node->safe_psql('off', q{INSERT INTO orders VALUES (20, 'm1', 100); UPDATE orders SET total = 200 WHERE id = 1; DELETE FROM orders WHERE id = 2});
+is(earned($node, 'off', 20), 0, 'orders get nothing');
+try('orders get no rebates at all', db => 'off', shows => qr/rebate\.mode\|off\|configuration file/,
+    after => sub { is(join(' ', map { earned($node, 'off', $_) } 20, 1, 2), '10.00 20.00 0.00', 'they have what they should') });
+$node->safe_psql('postgres', 'ALTER SYSTEM RESET rebate.mode');
+
+shop('nothing');
+$node->safe_psql('nothing', q{SET session_replication_role = replica; INSERT INTO orders VALUES (42, 'm1', 100)});
+try('an order earned nothing, or too much', db => 'nothing', shows => qr/order\|.*42/,
+    after => sub { is(earned($node, 'nothing', 42), '10.00', 'it is decided') });
+
+shop('everything');
+$node->safe_psql('everything', q{ALTER TABLE orders DISABLE TRIGGER rebate_insert; INSERT INTO orders VALUES (20, 'm1', 100); ALTER TABLE rebate_data.entry DISABLE TRIGGER USER});
+try('whatever it is', db => 'everything', shows => qr/guards\|.*triggers\|public\.orders, trigger rebate_insert\|.*orders\|public\.orders\|/s,
+    after => sub { is(earned($node, 'everything', 20), '10.00', 'the order is decided') });
+$node->safe_psql('postgres', 'ALTER SYSTEM RESET fsync');
+
+# --- slow, waiting ---------------------------------------------------------------------------------------------------------
+
+shop('slow');
+my $reader = background('slow', 'BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM orders;');
+$node->safe_psql('slow', join '', map { "INSERT INTO orders VALUES ($_, 'm1', 100);\n" } 100 .. 400);
+$reader->{in} .= "COMMIT;\n\\q\n";
+end($reader);
+my $dead = q{SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 'account'};
+$node->poll_query_until('slow', "SELECT ($dead) >= 200") or die 'no dead rows';
+try('orders are slow', db => 'slow', shows => qr/^account\|\d+\|\d{3}/m,
+    after => sub { ok($node->poll_query_until('slow', "SELECT ($dead) < 20"), 'the dead rows are gone') });
+
+shop('waiting');
+my $holder = background('waiting', q{BEGIN; INSERT INTO orders VALUES (20, 'm1', 100); SELECT rebate.flush();});
+my $waiter = background('waiting', q{INSERT INTO orders VALUES (21, 'm1', 100);}, 0);
+$waiter->{run}->pump_nb;
+my $waits = q{SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0};
+$node->poll_query_until('waiting', $waits) or die 'nobody waits';
+try('orders wait', db => 'waiting', shows => qr/\d+\|idle in transaction\|.*SELECT rebate\.flush/,
+    after => sub {
+        $waiter->{run}->pump until $waiter->{out} =~ /ready\n/;
+        is(earned($node, 'waiting', 21), '10.00', 'who waited goes on');
+        is(earned($node, 'waiting', 20), 0, 'and the other is gone');
+    });
+$waiter->{in} .= "\\q\n";
+end($_) foreach $waiter, $holder;
+
+shop('prepared');
+$node->safe_psql('prepared', q{BEGIN; INSERT INTO orders VALUES (20, 'm1', 100); PREPARE TRANSACTION 'it''s mine'});
+$waiter = background('prepared', q{INSERT INTO orders VALUES (21, 'm1', 100);}, 0);
+$waiter->{run}->pump_nb;
+$node->poll_query_until('prepared', q{SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'transactionid' AND NOT granted}) or die 'nobody waits';
+try('orders wait for a prepared transaction', db => 'prepared', shows => qr/it's mine\|prepared .* by postgres, and 1 wait for it.*COMMIT PREPARED 'it''s mine'/,
+    after => sub {
+        $waiter->{run}->pump until $waiter->{out} =~ /ready\n/;
+        is(join(' ', earned($node, 'prepared', 20), earned($node, 'prepared', 21)), '10.00 10.00', 'both have their rebates');
+    });
+$waiter->{in} .= "\\q\n";
+end($waiter);
+
+# --- checks ----------------------------------------------------------------------------------------------------------------
+
+shop('triggers');
+$node->safe_psql('triggers', q{ALTER TABLE orders DISABLE TRIGGER rebate_update; DROP TRIGGER rebate_insert ON orders;
+    INSERT INTO orders VALUES (20, 'm1', 100)});
+try('triggers are off, or gone', db => 'triggers', shows => qr/trigger rebate_update\|it is disabled.*trigger rebate_insert\|it is missing/s,
+    after => sub { is(earned($node, 'triggers', 20), '10.00', 'what came meanwhile is decided') });
+
+shop('audit');
+$node->safe_psql('audit', q{SET session_replication_role = replica; INSERT INTO orders VALUES (20, 'm1', 100); UPDATE orders SET total = 50 WHERE id = 1;
+    DELETE FROM orders WHERE id = 2});
+try('the audit finds something', db => 'audit', shows => qr/^source\|.*\|1$/m,
+    after => sub { is(join(' ', map { earned($node, 'audit', $_) } 20, 1, 2), '10.00 5.00 0.00', 'all is as the rows say') });
+
+# --- the disk --------------------------------------------------------------------------------------------------------------
+
+shop('crowded');
+$node->safe_psql('postgres', "CREATE TABLESPACE small LOCATION '$dir/small'");
+$node->safe_psql('crowded', 'ALTER TABLE rebate_data.accrual SET TABLESPACE small');
+append_to_file("$dir/small.flag", '');
+my $failed = says($node, 'crowded', "\\set VERBOSITY verbose\nINSERT INTO orders SELECT i, 'm1', 100 FROM generate_series(1000, 3000) i;");
+like($failed, qr/53100/, 'the disk is full');
+is($node->safe_psql('crowded', 'SELECT count(*) FROM orders WHERE id >= 1000'), 0, 'no order without its rebate');
+try('the disk is full', db => 'crowded', shows => qr/^rebate_data\.accrual\|/m,
+    after => sub {
+        $node->safe_psql('crowded', q{INSERT INTO orders SELECT i, 'm1', 100 FROM generate_series(1000, 3000) i});
+        is(earned($node, 'crowded', 3000), '10.00', 'orders go on');
+    });
+unlink "$dir/small.flag";
+
+# --- what came without us ----------------------------------------------------------------------------------------------------
+
+shop('before');
+$node->command_ok([ 'pg_dump', '-d', 'before', '-f', "$dir/before.sql" ], 'a backup');
+$node->safe_psql('before', q{INSERT INTO orders VALUES (20, 'm1', 100)});
+$node->command_ok([ 'pg_dump', '-d', 'before', '-a', '-t', 'orders', '--disable-triggers', '-f', "$dir/orders.sql" ], 'a later one of the orders');
+$node->safe_psql('postgres', 'CREATE DATABASE restored');
+$node->command_ok([ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-d', 'restored', '-f', "$dir/before.sql" ], 'restored');
+$node->safe_psql('restored', 'SET session_replication_role = replica; DELETE FROM orders');
+$node->command_ok([ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-d', 'restored', '-f', "$dir/orders.sql" ], 'and the orders');
+try('after a restore', db => 'restored', shows => qr/orders\|public\.orders\|1 place/,
+    after => sub { is(earned($node, 'restored', 20), '10.00', 'the ledger has caught up') });
+
+shop('parted', 'PARTITION BY RANGE (id)', { before => 'CREATE TABLE orders_1 PARTITION OF orders FOR VALUES FROM (0) TO (100)' });
+$node->safe_psql('parted', q{CREATE TABLE orders_2 (LIKE orders); INSERT INTO orders_2 VALUES (120, 'm1', 100);
+    ALTER TABLE orders ATTACH PARTITION orders_2 FOR VALUES FROM (100) TO (200)});
+try('partitions were attached', db => 'parted', shows => qr/public\.orders\|1 of 11 orders/,
+    after => sub { is(earned($node, 'parted', 120), '10.00', 'its orders have their rebates') });
+
+# --- delivery ----------------------------------------------------------------------------------------------------------------
+
+shop('quiet');
+$node->safe_psql('quiet', 'ALTER SYSTEM SET rebate.delivery = off');
+$node->reload;
+$node->poll_query_until('quiet', q{SELECT mode = 'off' FROM rebate.delivery_status}) or die;
+
+# An order, and whether a session that listens hears of it
+sub is_heard
+{
+    my ($id, $what) = @_;
+    my $l = background('quiet', 'LISTEN rebate;');
+    $node->safe_psql('quiet', "INSERT INTO orders VALUES ($id, 'm1', 100)");
+    my $until = time + $limit;
+    until ($l->{out} =~ /notification "rebate"/ || time > $until)
+    {
+        $l->{in} .= "SELECT pg_sleep(0.1);\n\\echo again\n";
+        $l->{out} .= '';
+        my $seen = () = $l->{out} =~ /again/g;
+        $l->{run}->pump until (() = $l->{out} =~ /again/g) > $seen;
+    }
+    like($l->{out}, qr/notification "rebate"/, $what);
+    $l->{in} .= "\\q\n";
+    end($l);
+    return;
+}
+
+try('nobody hears of rebates', db => 'quiet', shows => qr/^off\|/m,
+    after => sub {
+        $node->poll_query_until('quiet', q{SELECT mode = 'worker' FROM rebate.delivery_status}) or die;
+        is_heard(20, 'who listens hears');
+    });
+$node->poll_query_until('quiet', 'SELECT worker_pid IS NOT NULL FROM rebate.delivery_status') or die 'no worker';
+my $pid = $node->safe_psql('quiet', 'SELECT worker_pid FROM rebate.delivery_status');
+stand_still($node, $pid) or die 'the worker does not stand still';
+$node->safe_psql('quiet', q{INSERT INTO orders VALUES (21, 'm1', 100)});
+try('the worker is stuck', db => 'quiet', shows => qr/^$pid\|1\|/m,
+    after => sub {
+        kill 'CONT', $pid;
+        ok($node->poll_query_until('quiet', "SELECT worker_pid <> $pid AND ring_used = 0 FROM rebate.delivery_status"), 'another worker has read what waited');
+        is_heard(22, 'who listens hears');
+    });
+
+my $stuck = background('quiet', "LISTEN nothing;\nBEGIN;\nSELECT 'pid ' || pg_backend_pid();");
+my $filler;
+if ($node->pg_version < 17)
+{
+    my ($listener) = $stuck->{out} =~ /pid (\d+)/;
+    system_or_bail(@cc, '-o', "$dir/notify_queue.so", "$FindBin::RealBin/../fault/notify_queue.c");
+    $node->safe_psql('quiet', "CREATE FUNCTION notify_queue_fill(integer) RETURNS void AS '$dir/notify_queue', 'notify_queue_fill' LANGUAGE C");
+    $node->safe_psql('quiet', "SELECT notify_queue_fill($listener)");
+}
+else
+{
+    $node->psql('quiet', join '', map { "SELECT pg_notify('nothing', repeat('x', 7900));\n" } 1 .. 100);
+}
+isnt(($node->psql('quiet', 'NOTIFY other'))[0], 0, 'nobody can notify');
+$node->safe_psql('quiet', q{INSERT INTO orders VALUES (23, 'm1', 100)});
+try('the notification queue is full', db => 'quiet', shows => qr/^(1|0\.[5-9]\d*)$/m,
+    after => sub {
+        ok($node->poll_query_until('quiet', 'SELECT queue_usage < 0.1 FROM rebate.delivery_status'), 'it has drained');
+        is_heard(24, 'who listens hears');
+    });
+$stuck->{in} .= "\\q\n";
+end($stuck);
+
+# --- the clock -----------------------------------------------------------------------------------------------------------------
+
+shop('jobs', '', { before => 'ALTER TABLE orders ADD placed timestamptz DEFAULT now(); CREATE EXTENSION pg_cron;
+    CREATE ROLE rebate_clock LOGIN; GRANT USAGE ON SCHEMA cron TO rebate_clock',
+    attach => q{'EUR', order_time => 'placed', confirmed_at => 'placed'} });
+$node->safe_psql('jobs', q{GRANT rebate_owner TO rebate_clock; SET ROLE rebate_clock; SELECT rebate.schedule()});
+$node->safe_psql('jobs', q{SELECT cron.unschedule(jobid) FROM cron.job WHERE jobname = 'rebate mature'});
+unlike(says($node, 'jobs', $line{'pg_cron has no jobs, or they fail'}[0]), qr/^mature\|/m, 'a job is gone');
+try('pg_cron has no jobs, or they fail', db => 'jobs', shows => qr/^age\|/m,
+    after => sub { is($node->safe_psql('jobs', q{SELECT active FROM rebate.schedules() WHERE job = 'mature'}), 't', 'the job is there') });
+
+shop('overdue', '', { before => 'ALTER TABLE orders ADD placed timestamptz DEFAULT now()',
+    attach => q{'EUR', order_time => 'placed', confirmed_at => 'placed', since => '2020-01-01'} });
+$node->safe_psql('overdue', q{SELECT rebate.set_rule('held', percent => 10, hold => '1 day', valid_from => '2020-01-01');
+    INSERT INTO orders VALUES (20, 'late', 100, now() - interval '2 days')});
+try('rebates do not mature', db => 'overdue', shows => qr/^mature\|rebates wait for it/m,
+    after => sub { is($node->safe_psql('overdue', q{SELECT available FROM rebate.balances WHERE member = 'late'}), '10.00', 'they are available') });
+
+# --- library and versions ------------------------------------------------------------------------------------------------------
+
+shop('versions');
+my ($version) = slurp_file('rebate.control') =~ /^default_version = '([^']+)'/m;
+append_to_file("$sharedir/extension/rebate--0.0.1--$version.sql", "-- nothing\n");
+$node->safe_psql('versions', q{UPDATE pg_extension SET extversion = '0.0.1' WHERE extname = 'rebate'});
+try('versions differ', db => 'versions', shows => qr/^extension\|0\.0\.1\|\Q$version\E\|ALTER EXTENSION rebate UPDATE$/m,
+    after => sub { is($node->safe_psql('versions', q{SELECT extversion FROM pg_extension WHERE extname = 'rebate'}), $version, 'they agree') });
+
+shop('library');
+rename "$libdir/rebate.so", "$dir/rebate.so" or die;
+like(says($node, 'library', q{INSERT INTO orders VALUES (20, 'm1', 100);}), qr/could not access file/, 'orders fail');
+{
+    my ($query, $command) = @{ $line{'the library is missing: *could not access file*'} };
+    like(says($node, 'library', "$query;"), qr/could not access file/, 'the library is missing: the query shows it');
+    $node->safe_psql('library', $command);
+    $node->safe_psql('library', q{INSERT INTO orders VALUES (20, 'm1', 100)});
+    rename "$dir/rebate.so", "$libdir/rebate.so" or die;
+    # what the line says to do then
+    $line{'the library is missing: *could not access file*'} = $line{'whatever it is'};
+}
+try('the library is missing: *could not access file*', db => 'library', shows => qr/event triggers\|rebate_follow_partitions.*orders\|public\.orders/s,
+    after => sub { is(earned($node, 'library', 20), '10.00', 'what came meanwhile is decided') });
+
+is_deeply([ sort keys %done ], [ sort @order ], 'each line has a case');
+$node->stop;
+done_testing();
