@@ -41,13 +41,15 @@ struct CollectBatch
 	bool		skip_old;		/* rows before the attachment leave no trace */
 	bool		keys_changed;	/* the statement has touched orders already */
 	bool		assume_new;		/* one new row: posting will find out if it is known */
+	bool		many;			/* new rows, more than are held: they may be posted at the end */
 	CollectNext next;
 	void	   *next_arg;
 	TupleTableSlot *slot;
 	/* set by collect_rows() */
 	bool		touched_before; /* orders wait, or waited, that the batch may meet */
 	bool		all_touched;	/* by earlier statements of the transaction */
-	Relation	accrual;		/* NULL with assume_new */
+	struct Bulk *bulk;			/* new orders go there; or NULL */
+	Relation	accrual;		/* NULL with assume_new or bulk */
 	Snapshot	snapshot;
 	int32		generation;
 	int64		ncollected;

@@ -8,9 +8,6 @@
 #include "collect.h"
 #include "links.h"
 
-/* Orders held before they are posted early: bounds memory */
-#define MAX_ITEMS 16384
-
 /* What a subtransaction may change of an item, and its rollback takes back */
 typedef struct ItemState
 {
@@ -79,6 +76,15 @@ extern bool collection_all_touched(int32 source_id);
 
 /* All that waited is posted */
 extern void collection_posted(void);
+
+/* Orders of a source were touched and posted, and are not remembered */
+extern void collection_forgotten(int32 source_id);
+
+/*
+ * Whether earlier statements took orders of a source to other keys and are not
+ * remembered: what has no facts may have been touched all the same.
+ */
+extern bool collection_forgot_moves(int32 source_id);
 
 /*
  * collect_links.c: before orders that can be about others are decided again,

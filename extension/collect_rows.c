@@ -17,6 +17,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "bulk.h"
 #include "collect_internal.h"
 #include "defer.h"
 #include "guard.h"
@@ -165,7 +166,7 @@ typedef struct RowResult
 {
 	const char *key;
 	Decision   *decision;		/* NULL: touched before */
-	OrderFacts *facts;
+	OrderFacts *facts;			/* NULL beside a decision: it goes to the bulk */
 } RowResult;
 
 typedef struct Stretch
@@ -176,6 +177,7 @@ typedef struct Stretch
 	bool		end;			/* there are no more rows */
 	RowResult  *results;
 	MemoryContext row_context;
+	MemoryContext context;		/* of results that go to the bulk; NULL: row_context */
 } Stretch;
 
 static void
@@ -201,13 +203,16 @@ close_facts(CollectBatch *batch)
 static void
 bound_collection(CollectBatch *batch)
 {
-	if (collection.n - collection.first_unposted < MAX_ITEMS)
+	if (collection.n - collection.first_unposted < rebate_collect_limit)
 		return;
 	collect_flush();
 	if (batch->touched_before)
 		batch->all_touched = collection_all_touched(batch->source->source_id);
-	close_facts(batch);
-	open_facts(batch);
+	if (batch->accrual)
+	{
+		close_facts(batch);
+		open_facts(batch);
+	}
 }
 
 /* Facts of an order, also where the batch did not expect to need any. */
@@ -221,6 +226,36 @@ read_facts(CollectBatch *batch, const char *key, OrderFacts *facts)
 	facts_read(batch->store, batch->accrual, batch->source->source_id, key, batch->snapshot, facts);
 	if (opened)
 		close_facts(batch);
+}
+
+/*
+ * Decide a row as that of a new order, which the bulk will find out; false if it
+ * fails, since an old order does not, whatever its row says.
+ */
+static bool
+decide_new(Stretch *s, DecideContext *context, const char *key, RowResult *result)
+{
+	CollectBatch *batch = s->batch;
+	OrderFacts	none = {.assumed = true};
+	OrderImage	image;
+	Decision   *d;
+
+	image_read(batch->store, batch->source, batch->slot, &image);
+	d = decide(context, &image, &none);
+	if (d->failed)
+		return false;
+	if (s->context)
+	{
+		MemoryContext old = MemoryContextSwitchTo(s->context);
+
+		d = copy_decision(d);
+		key = pstrdup(key);
+		MemoryContextSwitchTo(old);
+	}
+	result->key = key;
+	result->decision = d;
+	s->n++;
+	return true;
 }
 
 /* Take the next rows of the batch and decide them. */
@@ -264,10 +299,14 @@ decide_stretch(void *arg)
 		key = image_key(source, batch->slot);
 		result->decision = NULL;
 		result->facts = NULL;
-		if (!batch->all_touched && collection_find(source->source_id, key) == NULL)
+		if ((batch->bulk || !batch->all_touched) &&
+			collection_find(source->source_id, key) == NULL)
 		{
 			OrderImage	image;
 			Decision   *d;
+
+			if (batch->bulk && decide_new(s, &context, key, result))
+				continue;
 
 			MemoryContextSwitchTo(collection.context);
 			result->facts = palloc(sizeof(OrderFacts));
@@ -316,10 +355,16 @@ keep_results(Stretch *s)
 	for (int i = 0; i < s->n; i++)
 	{
 		RowResult  *result = &s->results[i];
-		OrderItem  *item = collection_find(batch->source->source_id, result->key);
+		OrderItem  *item;
 		ItemState  *state;
 
 		batch->ncollected++;
+		if (result->decision && result->facts == NULL)
+		{
+			bulk_add(batch->bulk, result->key, result->decision);
+			continue;
+		}
+		item = collection_find(batch->source->source_id, result->key);
 		if (item == NULL)
 		{
 			item = collection_add(batch->source->source_id, batch->source->relid, result->key,
@@ -401,6 +446,7 @@ collect_guarded(CollectBatch *batch, Stretch *s)
 												  ALLOCSET_DEFAULT_SIZES);
 	bool		end = false;
 
+	s->context = context;
 	while (!end)
 	{
 		MemoryContext old = MemoryContextSwitchTo(context);
@@ -476,7 +522,10 @@ collect_rows(CollectBatch *batch)
 	batch->generation = rules_generation(batch->store);
 	/* of earlier statements: this one meets each order once */
 	batch->all_touched = collection_all_touched(batch->source->source_id);
-	if (!batch->assume_new)
+	if (batch->many && !batch->store->maybe_deferred &&
+		!collection_forgot_moves(batch->source->source_id))
+		batch->bulk = bulk_begin(batch->store, batch->source, batch->generation);
+	if (!batch->assume_new && batch->bulk == NULL)
 		open_facts(batch);
 	s.row_context = AllocSetContextCreate(CurrentMemoryContext, "rebate row",
 										  ALLOCSET_DEFAULT_SIZES);
@@ -507,6 +556,8 @@ collect_rows(CollectBatch *batch)
 	MemoryContextDelete(s.row_context);
 	if (batch->accrual)
 		close_facts(batch);
+	if (batch->bulk)
+		bulk_end(batch->bulk);
 	warn_failures(batch);
 }
 

@@ -60,6 +60,7 @@ Collection	collection;
 static itemhash_hash *item_hash = NULL;
 static int	allocated_items = 0;
 static List *all_touched = NIL; /* source ids, in TopTransactionContext */
+static List *forgotten_moves = NIL; /* the same, of which items that moved were forgotten */
 
 /* The state of an item before a subtransaction first changed it; a stack */
 typedef struct Undo
@@ -193,6 +194,21 @@ collect_is_empty(void)
 	return collection.first_unposted == collection.n;
 }
 
+void
+collection_forgotten(int32 source_id)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+
+	all_touched = list_append_unique_int(all_touched, source_id);
+	MemoryContextSwitchTo(old);
+}
+
+bool
+collection_forgot_moves(int32 source_id)
+{
+	return list_member_int(forgotten_moves, source_id);
+}
+
 /*
  * Forget posted items, but not those made outside the current subtransaction:
  * should it roll back they must be posted again; nor those that the statement at
@@ -214,10 +230,15 @@ forget_items(SubTransactionId sub)
 	{
 		OrderItem  *olditem = olditems[i];
 		OrderItem  *item;
-		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+		MemoryContext old;
 
-		all_touched = list_append_unique_int(all_touched, olditem->source_id);
-		MemoryContextSwitchTo(old);
+		collection_forgotten(olditem->source_id);
+		if (olditem->state.moved)
+		{
+			old = MemoryContextSwitchTo(TopTransactionContext);
+			forgotten_moves = list_append_unique_int(forgotten_moves, olditem->source_id);
+			MemoryContextSwitchTo(old);
+		}
 		if (olditem->created_sub == sub && !failed_now(&olditem->state))
 			continue;
 		item = collection_add(olditem->source_id, olditem->relid,
@@ -270,7 +291,7 @@ collect_at_xact_end(void)
 	memset(&collection, 0, sizeof(collection));
 	item_hash = NULL;
 	allocated_items = 0;
-	all_touched = NIL;
+	all_touched = forgotten_moves = NIL;
 	undos = NULL;
 	nundos = allocated_undos = 0;
 	links_at_xact_end();

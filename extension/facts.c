@@ -94,6 +94,95 @@ facts_read(Store *store, Relation accrual, int32 source_id, const char *key,
 		defer_read(store, source_id, key, snapshot, facts);
 }
 
+/* Orders to be looked for in the unique index of orders */
+typedef struct Probe
+{
+	Relation	accrual;
+	Relation	index;
+	Snapshot	snapshot;
+	TupleTableSlot *slot;
+	ScanKeyData keys[2];
+} Probe;
+
+/* Entries that are passed over before it is better to look for the next key from the root */
+#define MAX_STEPS	16
+
+/*
+ * Go on in the index from where the first of the keys is or would be, and tell of
+ * as many of them as that shows; returns their number, at least one.
+ */
+static int
+probe_from(Probe *probe, IndexScanDesc scan, const char **keys, int n, bool *known)
+{
+	Datum		first = CStringGetTextDatum(keys[0]);
+	int			done = 0;
+
+	probe->keys[1].sk_argument = first;
+	index_rescan(scan, probe->keys, 2, NULL, 0);
+	for (int steps = 0; done == 0 || steps < MAX_STEPS; steps++)
+	{
+		text	   *found;
+		bool		isnull;
+		int			len;
+
+		if (index_getnext_tid(scan, ForwardScanDirection) == NULL)
+		{
+			done = n;
+			break;
+		}
+		found = DatumGetTextPP(index_getattr(scan->xs_itup, 2, scan->xs_itupdesc, &isnull));
+		len = VARSIZE_ANY_EXHDR(found);
+		while (done < n)
+		{
+			int			keylen = strlen(keys[done]);
+			int			cmp = memcmp(keys[done], VARDATA_ANY(found), Min(keylen, len));
+
+			if (cmp > 0 || (cmp == 0 && keylen > len))
+				break;
+			if (cmp == 0 && keylen == len)
+			{
+				/* there may be several, of which this one was taken back */
+				known[done] |= index_fetch_heap(scan, probe->slot);
+				break;
+			}
+			done++;
+		}
+		if (done == n)
+			break;
+	}
+	pfree(DatumGetPointer(first));
+	return done;
+}
+
+void
+facts_probe(Store *store, int32 source_id, const char **keys, int n, bool *known)
+{
+	Probe		probe;
+	IndexScanDesc scan;
+
+	probe.accrual = table_open(store->tables[ST_ACCRUAL], RowExclusiveLock);
+	probe.index = index_open(store->indexes[SI_ACCRUAL_ORDER], RowExclusiveLock);
+	probe.snapshot = RegisterSnapshot(GetLatestSnapshot());
+	probe.slot = table_slot_create(probe.accrual, NULL);
+	ScanKeyInit(&probe.keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(source_id));
+	ScanKeyInit(&probe.keys[1], 2, BTGreaterEqualStrategyNumber, F_TEXT_GE, (Datum) 0);
+	scan = index_beginscan_compat(probe.accrual, probe.index, probe.snapshot, 2);
+	scan->xs_want_itup = true;
+	while (n > 0)
+	{
+		int			done = probe_from(&probe, scan, keys, n, known);
+
+		keys += done;
+		known += done;
+		n -= done;
+	}
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(probe.slot);
+	UnregisterSnapshot(probe.snapshot);
+	index_close(probe.index, NoLock);
+	table_close(probe.accrual, NoLock);
+}
+
 /* The texts of a canonical key, in the order of the key columns */
 static char **
 key_parts(Source *source, const char *key)

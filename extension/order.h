@@ -117,6 +117,12 @@ extern void facts_read(Store *store, Relation accrual, int32 source_id, const ch
 					   Snapshot snapshot, OrderFacts *facts);
 
 /*
+ * Which of n orders, in the order of their keys, have rows there; sets known[] for
+ * those.
+ */
+extern void facts_probe(Store *store, int32 source_id, const char **keys, int n, bool *known);
+
+/*
  * Lock the row with this key until the end of the transaction, so that nobody
  * changes it meanwhile; without waiting.
  */

@@ -240,7 +240,7 @@ plan_order(Posting *p, PostOrder *order)
 }
 
 static void
-begin_posting(Posting *p, Store *store, PostOrder *orders, int n)
+begin_posting(Posting *p, Store *store, PostOrder *orders, int n, bool sorted)
 {
 	store_ensure_epoch(store);
 	memset(p, 0, sizeof(*p));
@@ -250,7 +250,11 @@ begin_posting(Posting *p, Store *store, PostOrder *orders, int n)
 	p->last_event = PG_INT64_MIN;
 	table_begin(&p->account_table, store, ST_ACCOUNT);
 	table_begin(&p->accrual_table, store, ST_ACCRUAL);
-	post_resolve_accounts(p);
+	p->sorted = sorted;
+	if (sorted)
+		post_list_accounts(p);
+	else
+		post_resolve_accounts(p);
 }
 
 static void
@@ -259,6 +263,30 @@ end_posting(Posting *p)
 	table_end(&p->accrual_table);
 	table_end(&p->account_table);
 	CommandCounterIncrement();
+}
+
+/*
+ * Take the accounts through what the orders ask for, one after the other, and
+ * write the rows.
+ */
+static void
+write_posting(Posting *p)
+{
+	for (int i = 0; i < p->norders; i++)
+		plan_order(p, &p->orders[i]);
+	for (int i = 0; i < p->naccounts; i++)
+	{
+		PostAccount *account = &p->accounts[i];
+		int			nentries = p->nentries;
+
+		if (account->first == NULL)
+			continue;
+		while (!post_replace_account(p, account, post_form_entries(p, account)))
+			p->nentries = nentries;
+	}
+	post_write_accruals(p);
+	post_write_waiting(p);
+	post_write_entries(p);
 }
 
 void
@@ -270,7 +298,7 @@ post_orders(Store *store, PostOrder *orders, int n)
 	Posting		p;
 	bool		known = false;
 
-	begin_posting(&p, store, orders, n);
+	begin_posting(&p, store, orders, n, false);
 	for (int i = 0; i < n; i++)
 		known |= orders[i].facts->nrows > 0;
 	if (known)
@@ -290,22 +318,22 @@ post_orders(Store *store, PostOrder *orders, int n)
 		UnregisterSnapshot(snapshot);
 	}
 
-	for (int i = 0; i < n; i++)
-		plan_order(&p, &orders[i]);
-	for (int i = 0; i < p.naccounts; i++)
-	{
-		PostAccount *account = &p.accounts[i];
-		int			nentries = p.nentries;
+	write_posting(&p);
+	end_posting(&p);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+}
 
-		if (account->first == NULL)
-			continue;
-		while (!post_replace_account(&p, account, post_form_entries(&p, account)))
-			p.nentries = nentries;
-	}
-	post_write_accruals(&p);
-	post_write_waiting(&p);
-	post_write_entries(&p);
+void
+post_sorted_orders(Store *store, PostOrder *orders, int n)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "rebate posting",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	Posting		p;
 
+	begin_posting(&p, store, orders, n, true);
+	write_posting(&p);
 	end_posting(&p);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
@@ -325,7 +353,7 @@ post_new_order(Store *store, PostOrder *order)
 	PostAccount *account;
 	bool		is_new;
 
-	begin_posting(&p, store, order, 1);
+	begin_posting(&p, store, order, 1, false);
 	plan_order(&p, order);
 	account = p.naccounts > 0 && p.accounts[0].first ? &p.accounts[0] : NULL;
 	for (;;)

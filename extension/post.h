@@ -25,6 +25,30 @@ typedef struct PostOrder
 extern void post_orders(Store *store, PostOrder *orders, int n);
 
 /*
+ * Post orders that are known to be new, and stand in the order of their accounts,
+ * which are there; those that touch none come first and have no wishes.  No
+ * account is locked before its entries are formed.
+ */
+extern void post_sorted_orders(Store *store, PostOrder *orders, int n);
+
+/* An account by name */
+typedef struct AccountToFind
+{
+	const char *member;
+	const char *currency;
+	int64		account_id;
+} AccountToFind;
+
+/* Find the ids of accounts, 0 of those that are missing */
+extern void post_find_ids(Store *store, AccountToFind *accounts, int n);
+
+/*
+ * Make accounts, which come in the order of their names, with the ids given;
+ * another session may make one first, with another id, then it is waited for.
+ */
+extern void post_create_accounts(Store *store, AccountToFind *accounts, int n);
+
+/*
  * Post one order that was decided as new without looking for facts of it.
  * Returns false, having posted nothing, if there are some.
  */

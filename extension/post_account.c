@@ -165,12 +165,8 @@ post_find_account(Posting *p, PostAccount *account, Snapshot snapshot)
 	return tuple;
 }
 
-/*
- * Make the accounts that are missing, in the order of their names; another
- * session may make one first, then it is waited for.
- */
-static void
-create_accounts(Posting *p, PostAccount **missing, int n)
+void
+post_create_accounts(Store *store, AccountToFind *accounts, int n)
 {
 	static SPIPlanPtr plan = NULL;
 	StoreSpi	scope;
@@ -182,15 +178,15 @@ create_accounts(Posting *p, PostAccount **missing, int n)
 
 	for (int i = 0; i < n; i++)
 	{
-		ids[i] = Int64GetDatum(store_next_id(p->store));
-		members[i] = CStringGetTextDatum(missing[i]->member);
-		currencies[i] = CStringGetTextDatum(missing[i]->currency);
+		ids[i] = Int64GetDatum(accounts[i].account_id);
+		members[i] = CStringGetTextDatum(accounts[i].member);
+		currencies[i] = CStringGetTextDatum(accounts[i].currency);
 	}
 	values[0] = PointerGetDatum(construct_array(ids, n, INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 	values[1] = PointerGetDatum(construct_array(members, n, TEXTOID, -1, false, TYPALIGN_INT));
 	values[2] = PointerGetDatum(construct_array(currencies, n, TEXTOID, -1, false, TYPALIGN_INT));
 
-	store_spi_begin(p->store, &scope);
+	store_spi_begin(store, &scope);
 	if (plan == NULL)
 	{
 		plan = SPI_prepare("INSERT INTO rebate_data.account (account_id, last_entry, tracked, pending,"
@@ -210,6 +206,21 @@ create_accounts(Posting *p, PostAccount **missing, int n)
 		elog(ERROR, "could not create accounts");
 	store_spi_end(&scope);
 	CommandCounterIncrement();
+}
+
+/* Make the accounts that are missing, in the order of their names. */
+static void
+create_missing(Posting *p, PostAccount **missing, int n)
+{
+	AccountToFind *accounts = palloc(sizeof(AccountToFind) * n);
+
+	for (int i = 0; i < n; i++)
+	{
+		accounts[i].member = missing[i]->member;
+		accounts[i].currency = missing[i]->currency;
+		accounts[i].account_id = store_next_id(p->store);
+	}
+	post_create_accounts(p->store, accounts, n);
 }
 
 /*
@@ -289,7 +300,7 @@ post_resolve_accounts(Posting *p)
 
 	if (nmissing > 0)
 	{
-		create_accounts(p, missing, nmissing);
+		create_missing(p, missing, nmissing);
 		snapshot = RegisterSnapshot(GetLatestSnapshot());
 		for (int i = 0; i < nmissing; i++)
 		{
@@ -328,6 +339,59 @@ post_resolve_accounts(Posting *p)
 	qsort(p->by_name, p->nby_name, sizeof(PostAccount *), compare_name_pointers);
 }
 
+/* Whether a decision is about money of the account of this name */
+static bool
+is_of(const Decision *d, const PostAccount *account)
+{
+	return (d->member == account->member || strcmp(d->member, account->member) == 0) &&
+		strcmp(d->currency.code, account->currency) == 0;
+}
+
+void
+post_list_accounts(Posting *p)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+
+	p->accounts = palloc0(sizeof(PostAccount) * Max(p->norders, 1));
+	p->at = -1;
+	for (int i = 0; i < p->norders; i++)
+	{
+		const Decision *d = p->orders[i].decision;
+		PostAccount *account = &p->accounts[p->naccounts];
+
+		if (d->nwishes == 0 || (p->naccounts > 0 && is_of(d, account - 1)))
+			continue;
+		account->member = d->member;
+		account->currency = d->currency.code;
+		account->tuple = post_find_account(p, account, snapshot);
+		if (account->tuple == NULL)
+			elog(ERROR, "account was found or created but is not there");
+		account->account_id = ((Form_account) GETSTRUCT(account->tuple))->account_id;
+		p->naccounts++;
+	}
+	UnregisterSnapshot(snapshot);
+}
+
+void
+post_find_ids(Store *store, AccountToFind *accounts, int n)
+{
+	Posting		p = {.store = store};
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+
+	table_begin(&p.account_table, store, ST_ACCOUNT);
+	for (int i = 0; i < n; i++)
+	{
+		PostAccount account = {.member = accounts[i].member, .currency = accounts[i].currency};
+		HeapTuple	tuple = post_find_account(&p, &account, snapshot);
+
+		accounts[i].account_id = tuple ? ((Form_account) GETSTRUCT(tuple))->account_id : 0;
+		if (tuple)
+			heap_freetuple(tuple);
+	}
+	table_end(&p.account_table);
+	UnregisterSnapshot(snapshot);
+}
+
 /*
  * Lock the accounts in the order of their ids, and read their newest versions.
  * Held until the end of the transaction.
@@ -364,7 +428,23 @@ post_account_of(Posting *p, const char *member, const char *currency)
 {
 	PostAccount key = {.member = member, .currency = currency};
 	PostAccount *probe = &key;
-	PostAccount **found = bsearch(&probe, p->by_name, p->nby_name, sizeof(PostAccount *),
+	PostAccount **found;
+
+	if (p->sorted)
+	{
+		/* it is the turn of this one or of the next */
+		for (int i = Max(p->at, 0); i <= p->at + 1 && i < p->naccounts; i++)
+		{
+			if (strcmp(p->accounts[i].member, member) == 0 &&
+				strcmp(p->accounts[i].currency, currency) == 0)
+			{
+				p->at = i;
+				return &p->accounts[i];
+			}
+		}
+		return NULL;
+	}
+	found = bsearch(&probe, p->by_name, p->nby_name, sizeof(PostAccount *),
 								  compare_name_pointers);
 
 	return found ? *found : NULL;

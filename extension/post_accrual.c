@@ -244,7 +244,12 @@ insert_accruals(Posting *p, int n)
 	}
 	by_seq = sorted_rows(new, n, compare_by_seq);
 	by_order = sorted_rows(new, n, compare_by_order);
-	table_insert_many(&p->accrual_table, by_order, n, p->store->indexes[SI_ACCRUAL_SEQ], by_seq);
+	if (p->sorted)
+		table_insert_many(&p->accrual_table, by_seq, n, p->store->indexes[SI_ACCRUAL_ORDER],
+						  by_order);
+	else
+		table_insert_many(&p->accrual_table, by_order, n, p->store->indexes[SI_ACCRUAL_SEQ],
+						  by_seq);
 }
 
 void

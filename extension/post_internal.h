@@ -65,6 +65,8 @@ typedef struct Posting
 	int			naccounts;
 	PostAccount **by_name;		/* those found by name, sorted by name */
 	int			nby_name;
+	bool		sorted;			/* orders come in the order of accounts: */
+	int			at;				/* the one whose turn it is, -1 before the first */
 	AccrualWrite *writes;
 	int			nwrites;
 	int			allocated_writes;
@@ -118,6 +120,9 @@ extern void post_write_entries(Posting *p);
 
 /* List, find or make, and sort the accounts that the orders touch */
 extern void post_resolve_accounts(Posting *p);
+
+/* List the accounts of p->sorted orders, and find them */
+extern void post_list_accounts(Posting *p);
 
 /* Lock all of them, in order, and bring them up to date */
 extern void post_lock_accounts(Posting *p);

@@ -31,6 +31,7 @@ void		_PG_init(void);
 
 int			rebate_posting = POSTING_COMMIT;
 int			rebate_mode = MODE_ON;
+int			rebate_collect_limit = 16384;
 
 static const struct config_enum_entry posting_options[] = {
 	{"commit", POSTING_COMMIT, false},
@@ -158,6 +159,11 @@ _PG_init(void)
 							"0: a batch ends after its first row.",
 							&rebate_clock_batch_time, 4, 0, 1000,
 							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("rebate.collect_limit",
+							"Orders that a transaction holds before it posts them early.",
+							"A statement that inserts more posts them at its end, account by account.",
+							&rebate_collect_limit, 16384, 1, 1048576, PGC_SUSET, 0,
+							NULL, NULL, NULL);
 	DefineCustomEnumVariable("rebate.delivery",
 							 "Who notifies clients of what was posted.",
 							 "worker: a background worker, if rebate is preloaded, else as commit. commit: the transaction itself. off: nobody.",

@@ -96,5 +96,6 @@ typedef enum RebateMode
 
 extern int	rebate_posting;
 extern int	rebate_mode;
+extern int	rebate_collect_limit;
 
 #endif							/* REBATE_H */

@@ -466,6 +466,8 @@ rebate_collect(PG_FUNCTION_ARGS)
 		/* the usual transaction of a shop: one order, never seen before */
 		batch.assume_new = trigger->tg_newtable && collect_is_empty() && !part->source->linked &&
 			tuplestore_tuple_count(trigger->tg_newtable) == 1;
+		batch.many = trigger->tg_newtable && !part->source->linked &&
+			tuplestore_tuple_count(trigger->tg_newtable) > rebate_collect_limit;
 	}
 	else if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
 	{
