@@ -557,10 +557,12 @@ post_parts(Bulk *bulk)
 {
 	MemoryContext context = AllocSetContextCreate(bulk->context, "rebate bulk part",
 												  ALLOCSET_DEFAULT_SIZES);
-	MemoryContext old = MemoryContextSwitchTo(context);
+	MemoryContext old = MemoryContextSwitchTo(bulk->context);
+	OrderKeys  *keys = order_keys_begin(bulk->store, bulk->source->source_id);
 	bool		more = tuplesort_gettupleslot(bulk->sort, true, false, bulk->sorted, NULL);
 	int			size = PART_SIZE(bulk);
 
+	MemoryContextSwitchTo(context);
 	while (more)
 	{
 		PostOrder  *orders = palloc(sizeof(PostOrder) * size * 2);
@@ -580,10 +582,14 @@ post_parts(Bulk *bulk)
 				   &orders[n++]);
 			more = tuplesort_gettupleslot(bulk->sort, true, false, bulk->sorted, NULL);
 		}
-		post_sorted_orders(bulk->store, orders, n);
+		post_sorted_orders(bulk->store, orders, n, keys);
 		MemoryContextReset(context);
 	}
+	MemoryContextSwitchTo(bulk->context);
+	order_keys_end(keys);
 	MemoryContextSwitchTo(old);
+	/* they are to be found */
+	CommandCounterIncrement();
 }
 
 /* Post what was sorted, and forget it and the accounts. */

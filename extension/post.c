@@ -240,7 +240,7 @@ plan_order(Posting *p, PostOrder *order)
 }
 
 static void
-begin_posting(Posting *p, Store *store, PostOrder *orders, int n, bool sorted)
+begin_posting(Posting *p, Store *store, PostOrder *orders, int n, OrderKeys *keys)
 {
 	store_ensure_epoch(store);
 	memset(p, 0, sizeof(*p));
@@ -250,8 +250,8 @@ begin_posting(Posting *p, Store *store, PostOrder *orders, int n, bool sorted)
 	p->last_event = PG_INT64_MIN;
 	table_begin(&p->account_table, store, ST_ACCOUNT);
 	table_begin(&p->accrual_table, store, ST_ACCRUAL);
-	p->sorted = sorted;
-	if (sorted)
+	p->keys = keys;
+	if (keys)
 		post_list_accounts(p);
 	else
 		post_resolve_accounts(p);
@@ -298,7 +298,7 @@ post_orders(Store *store, PostOrder *orders, int n)
 	Posting		p;
 	bool		known = false;
 
-	begin_posting(&p, store, orders, n, false);
+	begin_posting(&p, store, orders, n, NULL);
 	for (int i = 0; i < n; i++)
 		known |= orders[i].facts->nrows > 0;
 	if (known)
@@ -325,14 +325,14 @@ post_orders(Store *store, PostOrder *orders, int n)
 }
 
 void
-post_sorted_orders(Store *store, PostOrder *orders, int n)
+post_sorted_orders(Store *store, PostOrder *orders, int n, OrderKeys *keys)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "rebate posting",
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	Posting		p;
 
-	begin_posting(&p, store, orders, n, true);
+	begin_posting(&p, store, orders, n, keys);
 	write_posting(&p);
 	end_posting(&p);
 	MemoryContextSwitchTo(old);
@@ -353,7 +353,7 @@ post_new_order(Store *store, PostOrder *order)
 	PostAccount *account;
 	bool		is_new;
 
-	begin_posting(&p, store, order, 1, false);
+	begin_posting(&p, store, order, 1, NULL);
 	plan_order(&p, order);
 	account = p.naccounts > 0 && p.accounts[0].first ? &p.accounts[0] : NULL;
 	for (;;)

@@ -7,6 +7,7 @@
 
 #include "rebate.h"
 #include "order.h"
+#include "order_keys.h"
 
 /* An order with its decision, ready to be posted */
 typedef struct PostOrder
@@ -27,9 +28,10 @@ extern void post_orders(Store *store, PostOrder *orders, int n);
 /*
  * Post orders that are known to be new, and stand in the order of their accounts,
  * which are there; those that touch none come first and have no wishes.  No
- * account is locked before its entries are formed.
+ * account is locked before its entries are formed.  The rows have no entries in
+ * the unique index of orders yet; the caller makes them from "keys".
  */
-extern void post_sorted_orders(Store *store, PostOrder *orders, int n);
+extern void post_sorted_orders(Store *store, PostOrder *orders, int n, OrderKeys *keys);
 
 /* An account by name */
 typedef struct AccountToFind

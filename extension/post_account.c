@@ -430,7 +430,7 @@ post_account_of(Posting *p, const char *member, const char *currency)
 	PostAccount *probe = &key;
 	PostAccount **found;
 
-	if (p->sorted)
+	if (p->keys)
 	{
 		/* it is the turn of this one or of the next */
 		for (int i = Max(p->at, 0); i <= p->at + 1 && i < p->naccounts; i++)

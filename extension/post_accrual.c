@@ -8,6 +8,7 @@
 #include "rebate.h"
 
 #include "access/htup_details.h"
+#include "access/xact.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -244,18 +245,60 @@ insert_accruals(Posting *p, int n)
 	}
 	by_seq = sorted_rows(new, n, compare_by_seq);
 	by_order = sorted_rows(new, n, compare_by_order);
-	if (p->sorted)
-		table_insert_many(&p->accrual_table, by_seq, n, p->store->indexes[SI_ACCRUAL_ORDER],
-						  by_order);
-	else
-		table_insert_many(&p->accrual_table, by_order, n, p->store->indexes[SI_ACCRUAL_SEQ],
-						  by_seq);
+	table_insert_many(&p->accrual_table, by_order, n, p->store->indexes[SI_ACCRUAL_SEQ], by_seq);
+}
+
+/*
+ * The rows of orders that come in the order of their accounts: so are their
+ * entries made in the index of accounts, and one a page in that of transaction
+ * ids, since they all have the same.
+ */
+static void
+insert_sorted_accruals(Posting *p)
+{
+	StoreTableDesc *table = &p->accrual_table;
+	const Oid	own[] = {p->store->indexes[SI_ACCRUAL_ORDER], p->store->indexes[SI_ACCRUAL_SEQ],
+		p->store->indexes[SI_ACCRUAL_XID]};
+	HeapTuple  *rows = palloc(sizeof(HeapTuple) * p->nwrites);
+	Datum		xid = Int64GetDatum((int64) U64FromFullTransactionId(GetTopFullTransactionIdIfAny()));
+	BlockNumber block = InvalidBlockNumber;
+	bool		bare = false;
+
+	for (int i = 0; i < p->nwrites; i++)
+		rows[i] = p->writes[i].newtuple;
+	table_insert_rows(table, rows, p->nwrites, own, lengthof(own));
+	for (int i = 0; i < p->nwrites; i++)
+	{
+		AccrualWrite *write = &p->writes[i];
+		ItemPointer tid = &rows[i]->t_self;
+		bool		isnull[2] = {false, false};
+
+		if (write->account_id != 0)
+		{
+			Datum		values[2] = {Int64GetDatum(write->account_id), Int64GetDatum(write->seq)};
+
+			table_index_entry(table, p->store->indexes[SI_ACCRUAL_SEQ], values, isnull, tid);
+		}
+		if (ItemPointerGetBlockNumber(tid) != block || bare != (write->account_id == 0))
+		{
+			block = ItemPointerGetBlockNumber(tid);
+			bare = isnull[0] = write->account_id == 0;
+			table_index_entry(table, p->store->indexes[SI_ACCRUAL_XID], &xid, isnull, tid);
+		}
+		order_keys_add(p->keys, write->order->key, write->part, tid);
+	}
 }
 
 void
 post_write_accruals(Posting *p)
 {
 	int			nnew = 0;
+
+	if (p->keys)
+	{
+		insert_sorted_accruals(p);
+		return;
+	}
 
 	for (int i = 0; i < p->nwrites; i++)
 		nnew += p->writes[i].oldtuple == NULL;

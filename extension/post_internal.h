@@ -6,6 +6,7 @@
 #define REBATE_POST_INTERNAL_H
 
 #include "ledger.h"
+#include "order_keys.h"
 #include "post.h"
 #include "store_table.h"
 
@@ -65,8 +66,8 @@ typedef struct Posting
 	int			naccounts;
 	PostAccount **by_name;		/* those found by name, sorted by name */
 	int			nby_name;
-	bool		sorted;			/* orders come in the order of accounts: */
-	int			at;				/* the one whose turn it is, -1 before the first */
+	OrderKeys  *keys;			/* not NULL: orders come in the order of accounts, */
+	int			at;				/* whose turn it is at this one, -1 before the first */
 	AccrualWrite *writes;
 	int			nwrites;
 	int			allocated_writes;
@@ -121,7 +122,7 @@ extern void post_write_entries(Posting *p);
 /* List, find or make, and sort the accounts that the orders touch */
 extern void post_resolve_accounts(Posting *p);
 
-/* List the accounts of p->sorted orders, and find them */
+/* List the accounts of orders that come in their order, and find them */
 extern void post_list_accounts(Posting *p);
 
 /* Lock all of them, in order, and bring them up to date */

@@ -33,6 +33,7 @@ table_begin(StoreTableDesc *table, Store *store, StoreTable which)
 	table->estate = NULL;
 	table->store = store;
 	table->key = InvalidOid;
+	table->nown = 0;
 }
 
 /* Indexes are opened when the first index entry is made: a HOT update makes none. */
@@ -146,8 +147,18 @@ typedef enum EntriesFor
 	SUMMARIZING_INDEXES,
 	KEY_INDEX,					/* that of table->key */
 	KEY_INDEX_UNIQUE,			/* the same, and an equal key is an error */
-	OTHER_INDEXES
+	OTHER_INDEXES,
+	FOREIGN_INDEXES				/* those not in table->own */
 } EntriesFor;
+
+static bool
+is_own(StoreTableDesc *table, int i)
+{
+	for (int j = 0; j < table->nown; j++)
+		if (RelationGetRelid(table->indexes[i]) == table->own[j])
+			return true;
+	return false;
+}
 
 /*
  * Returns false if KEY_INDEX may have an entry of the same key; the new one is
@@ -170,7 +181,8 @@ insert_index_entries(StoreTableDesc *table, HeapTuple tuple, EntriesFor which)
 
 		if (!table->infos[i]->ii_ReadyForInserts ||
 			(which == SUMMARIZING_INDEXES && !index_is_summarizing(table->infos[i])) ||
-			((which == KEY_INDEX || which == KEY_INDEX_UNIQUE) && !is_key) || (which == OTHER_INDEXES && is_key))
+			((which == KEY_INDEX || which == KEY_INDEX_UNIQUE) && !is_key) ||
+			(which == OTHER_INDEXES && is_key) || (which == FOREIGN_INDEXES && is_own(table, i)))
 			continue;
 		if (index_is_foreign(table, i) ? !form_as_owner(table, i, values, isnull) :
 			!form_entry(table, i, values, isnull))
@@ -231,6 +243,38 @@ table_insert_many(StoreTableDesc *table, HeapTuple *tuples, int n, Oid key, Heap
 		insert_index_entries(table, tuples[i], OTHER_INDEXES);
 	for (int i = 0; i < n; i++)
 		insert_index_entries(table, by_key[i], KEY_INDEX_UNIQUE);
+}
+
+void
+table_insert_rows(StoreTableDesc *table, HeapTuple *tuples, int n, const Oid *own, int nown)
+{
+	bool		others = false;
+
+	insert_into_heap(table, tuples, n);
+	if (table->nindexes < 0)
+		open_indexes(table);
+	table->nown = nown;
+	memcpy(table->own, own, sizeof(Oid) * nown);
+	for (int i = 0; i < table->nindexes; i++)
+		others |= !is_own(table, i);
+	for (int i = 0; others && i < n; i++)
+		insert_index_entries(table, tuples[i], FOREIGN_INDEXES);
+}
+
+void
+table_index_entry(StoreTableDesc *table, Oid index, Datum *values, bool *isnull, ItemPointer tid)
+{
+	if (table->nindexes < 0)
+		open_indexes(table);
+	for (int i = 0; i < table->nindexes; i++)
+	{
+		Relation	rel = table->indexes[i];
+
+		if (RelationGetRelid(rel) == index && table->infos[i]->ii_ReadyForInserts)
+			index_insert(rel, values, isnull, tid, table->rel,
+						 rel->rd_index->indisunique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO, false,
+						 table->infos[i]);
+	}
 }
 
 bool

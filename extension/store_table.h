@@ -21,6 +21,8 @@ typedef struct StoreTableDesc
 	IndexInfo **infos;
 	TupleTableSlot *slot;
 	Oid			key;			/* see table_insert_key() */
+	Oid			own[4];			/* see table_insert_rows() */
+	int			nown;
 	EState	   *estate;			/* for the user's own partial and expression indexes */
 } StoreTableDesc;
 
@@ -37,6 +39,16 @@ extern void table_insert(StoreTableDesc *table, HeapTuple tuple);
  */
 extern void table_insert_many(StoreTableDesc *table, HeapTuple *tuples, int n, Oid key,
 							  HeapTuple *by_key);
+
+/*
+ * The same without the entries of the table's own indexes, which the caller makes.
+ * An entry gets the values that the index is over; of an index that summarizes
+ * pages, entries that are like the one before may be left out.
+ */
+extern void table_insert_rows(StoreTableDesc *table, HeapTuple *tuples, int n, const Oid *own,
+							  int nown);
+extern void table_index_entry(StoreTableDesc *table, Oid index, Datum *values, bool *isnull,
+							  ItemPointer tid);
 
 /*
  * Insert in two steps.  The first makes the row and its entry in the unique

@@ -20,7 +20,7 @@ LANGUAGE sql AS $$
            (SELECT sum(round(total / 10, 2)) FROM orders WHERE customer IS NOT NULL AND state <> 'off'),
            (SELECT sum(tracked + pending + maturing + available) FROM rebate.balances WHERE member ~ '^[a-z]'),
            (SELECT count(*) FROM rebate.balances WHERE member ~ '^[a-z]'),
-           (SELECT string_agg(concat_ws(': ', a.violation, a.subject), '; ') FROM rebate.audit() a)
+           left((SELECT string_agg(concat_ws(': ', a.violation, a.subject), '; ') FROM rebate.audit() a), 100)
 $$;
 -- accounts with entries, and those of them that were brought along more than once: each time has its own moment
 CREATE FUNCTION turns(OUT accounts bigint, OUT several bigint) LANGUAGE sql AS $$
