@@ -35,7 +35,7 @@ SELECT * FROM state();
 --
 -- Once an account, its entries in the order of the rows
 --
-INSERT INTO orders SELECT n, 'm' || n % 12, n FROM generate_series(31, 90) n;
+INSERT INTO orders SELECT n, 'm' || n % 8, n FROM generate_series(31, 90) n;
 SELECT * FROM state();
 SELECT * FROM turns();
 SELECT member, count(*), min(seq), max(seq),
