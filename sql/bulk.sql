@@ -255,6 +255,7 @@ SELECT (SELECT count(*) FROM word), maturing FROM rebate.balances WHERE member =
 SELECT * FROM rebate.audit();
 
 DROP TABLE orders, sale, part, word;
+DROP FUNCTION state, turns, meddle, close_orders;
 SET client_min_messages = warning;
 DROP EXTENSION rebate CASCADE;
 DROP SCHEMA rebate_data CASCADE;
