@@ -602,12 +602,12 @@ post_piece(Bulk *bulk)
 	{
 		/* as in collect_flush() */
 		XactReadOnly = false;
-		collection.flushing = true;
+		collection.flushing = GetCurrentSubTransactionId();
 		tuplesort_performsort(bulk->sort);
 		make_accounts(bulk);
 		post_parts(bulk);
 		tuplesort_end(bulk->sort);
-		collection.flushing = false;
+		collection.flushing = InvalidSubTransactionId;
 		XactReadOnly = read_only;
 		/* none of them is remembered */
 		collection_forgotten(bulk->source->source_id);
