@@ -116,7 +116,8 @@ post_freezes(Store *store, int32 source_id, const char *key, void (*record) (voi
 		facts_read(store, p.accrual_table.rel, source_id, key, snapshot, &facts);
 		freezes_read(store, source_id, key, snapshot, &freezes);
 		UnregisterSnapshot(snapshot);
-		for (int i = 0; i < facts.nrows; i++)
+		/* one that was never frozen may have been unfrozen */
+		for (int i = 0; i < facts.nrows && freezes.n > 0; i++)
 			update_row(&p, facts.rows[i], &freezes);
 		post_write_accruals(&p);
 		post_write_waiting(&p);

@@ -105,6 +105,11 @@ SELECT rebate.unfreeze('orders', '5');
 ROLLBACK;
 :due
 
+-- one that was never frozen stays so
+INSERT INTO orders (id, customer, total, placed, sent) VALUES (7, 'gil', 10, '2026-01-01', '2026-01-02');
+SELECT rebate.unfreeze('orders', '7');
+SELECT * FROM rebate.audit();
+
 -- what is refused
 SELECT rebate.freeze('orders', '99', 'chargeback');
 SELECT rebate.freeze('orders', '5', NULL);

@@ -14,6 +14,13 @@ $$;
 CREATE VIEW model.decision AS
 	SELECT d.source::text::regclass AS source, model.okey(d.order_key) AS okey, d.decision, d.first_seen, d.generation
 	  FROM rebate.decisions d;
+-- What is recorded of splits
+CREATE FUNCTION model.link_of(src regclass) RETURNS TABLE (okey text, target text)
+LANGUAGE sql STABLE AS $$
+	SELECT model.okey(l.order_key), model.okey(l.target_key)
+	  FROM rebate_data.link l JOIN rebate.sources s USING (source_id)
+	 WHERE s.source::text::regclass = src AND l.kind = 'r'
+$$;
 CREATE VIEW model.accrual AS
 	SELECT a.source::text::regclass AS source, model.okey(a.order_key) AS okey, a.rule, a.version, a.member, a.currency,
 		   a.earned, a.bucket, a.phase, a.confirmed_at, a.due, a.first_seen, a.generation
@@ -97,30 +104,75 @@ BEGIN
 END
 $$;
 
+-- The mode of a group is pinned in the versions of its rules: a change writes new ones.
 CREATE FUNCTION model.set_group(name text, mode text) RETURNS void
 LANGUAGE plpgsql AS $$
+DECLARE
+	last model.rule_version;
 BEGIN
 	PERFORM rebate.set_group(name, mode);
-	INSERT INTO model.rule_group VALUES (name, mode);
+	IF NOT EXISTS (SELECT FROM model.rule_group g WHERE g.name = set_group.name) THEN
+		INSERT INTO model.rule_group VALUES (name, mode);
+		RETURN;
+	END IF;
+	IF EXISTS (SELECT FROM model.rule_group g WHERE g.name = set_group.name AND g.mode = set_group.mode) THEN
+		RETURN;
+	END IF;
+	UPDATE model.rule_group g SET mode = set_group.mode WHERE g.name = set_group.name;
+	FOR last IN
+		SELECT v.* FROM model.rule_version v
+		 WHERE v.version = (SELECT max(w.version) FROM model.rule_version w WHERE w.rule = v.rule)
+		   AND v.rule_group = set_group.name AND v.formula <> 'none'
+	LOOP
+		last.version := last.version + 1;
+		last.generation := model.generation();
+		last.group_mode := set_group.mode;
+		INSERT INTO model.rule_version SELECT last.*;
+	END LOOP;
 END
 $$;
 
--- Called between statements: which orders exist under which generation.
+-- Called between statements: which orders exist under which generation.  Those that are deferred are
+-- there, too; they have been seen since the last call.
 CREATE FUNCTION model.observe() RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
-	s regclass;
+	s model.source;
 BEGIN
 	PERFORM rebate.flush();
-	FOR s IN SELECT source FROM model.source LOOP
+	FOR s IN SELECT * FROM model.source LOOP
 		INSERT INTO model.seen
-			SELECT d.source, d.okey, l.generation, model.generation(), d.first_seen
+			SELECT d.source, d.okey, l.generation, model.generation(), d.first_seen, l.at, clock_timestamp(),
+				   s.replaces IS NOT NULL AND EXISTS (SELECT FROM model.link_of(s.source) k WHERE k.okey = d.okey)
 			  FROM model.decision d, model.last_generation l
-			 WHERE d.source = s
-			ON CONFLICT DO NOTHING;
+			 WHERE d.source = s.source
+			ON CONFLICT (source, okey) DO NOTHING;
+		INSERT INTO model.seen
+			SELECT s.source, model.okey(d.order_key), l.generation, model.generation(), NULL, l.at, clock_timestamp(), s.replaces IS NOT NULL
+			  FROM rebate_data.deferred d JOIN rebate.sources r USING (source_id), model.last_generation l
+			 WHERE r.source::text::regclass = s.source
+			ON CONFLICT (source, okey) DO NOTHING;
 	END LOOP;
-	UPDATE model.last_generation SET generation = model.generation();
+	UPDATE model.last_generation SET generation = model.generation(), at = clock_timestamp();
 END
+$$;
+
+-- A new order will be split from one that is known: its facts are those.
+CREATE FUNCTION model.before_split(src regclass, root text, part text) RETURNS void
+LANGUAGE sql AS $$
+	INSERT INTO model.seen
+		SELECT source, part, lo, hi, first_seen, after, before, false FROM model.seen
+		 WHERE source = src AND okey = root AND NOT loose AND first_seen IS NOT NULL
+		   AND EXISTS (SELECT FROM model.decision d WHERE d.source = src AND d.okey = root)
+		   AND NOT EXISTS (SELECT FROM model.decision d WHERE d.source = src AND d.okey = part)
+	ON CONFLICT (source, okey) DO NOTHING
+$$;
+-- if it was: forget it, if not
+CREATE FUNCTION model.after_split(src regclass, part text) RETURNS void
+LANGUAGE sql AS $$
+	SELECT rebate.flush();
+	DELETE FROM model.seen s WHERE source = src AND okey = part
+	   AND NOT EXISTS (SELECT FROM model.decision d WHERE d.source = src AND d.okey = part)
 $$;
 
 -- A statement changed the key of one order: its facts move with it.
@@ -137,7 +189,7 @@ BEGIN
 	   OR NOT EXISTS (SELECT FROM model.seen WHERE source = src AND okey = old) THEN
 		UPDATE model.seen SET loose = true WHERE source = src AND okey IN (old, new);
 	ELSE
-		INSERT INTO model.seen SELECT source, new, lo, hi, first_seen, loose FROM model.seen WHERE source = src AND okey = old;
+		INSERT INTO model.seen SELECT source, new, lo, hi, first_seen, after, before, loose FROM model.seen WHERE source = src AND okey = old;
 		UPDATE model.seen SET loose = true WHERE source = src AND okey = old;
 	END IF;
 END
@@ -158,7 +210,8 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION model.check(old_orders boolean DEFAULT true) RETURNS SETOF text
+-- Tables m_row and m_target: the rows and what they should have.
+CREATE FUNCTION model.prepare() RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
 	s model.source;
@@ -171,12 +224,18 @@ BEGIN
 		currency text, amount numeric, bucket text, hold interval, kept boolean);
 	CREATE TEMP TABLE IF NOT EXISTS m_row AS SELECT NULL::regclass AS source, r.* FROM model.rows(NULL) r LIMIT 0;
 	TRUNCATE m_target, m_row;
-	TRUNCATE model.fact;
+	TRUNCATE model.fact, model.link;
 	INSERT INTO model.fact
 		SELECT source, okey, first_seen, generation, decision = 'before attachment' FROM model.decision;
 
 	FOR s IN SELECT * FROM model.source LOOP
+		INSERT INTO model.link SELECT s.source, l.* FROM model.link_of(s.source) l;
 		INSERT INTO m_row SELECT s.source, r.* FROM model.rows(s.source) r;
+		-- one that was given up may have come back meanwhile
+		UPDATE model.aged a SET place = r.place FROM m_row r
+		 WHERE a.source = s.source AND a.what = 'given up' AND r.source = s.source AND r.okey = a.okey
+		   AND r.phase = a.phase AND r.place <> a.place
+		   AND NOT EXISTS (SELECT FROM model.accrual x WHERE x.source = s.source AND x.okey = a.okey AND x.earned <> 0);
 		INSERT INTO m_target
 			SELECT s.source, t.*, false FROM model.targets(s.source) t
 			UNION ALL
@@ -184,6 +243,124 @@ BEGIN
 			  FROM model.kept k JOIN m_row r USING (source, okey)
 			 WHERE k.source = s.source AND r.failed;
 	END LOOP;
+
+	-- what has matured stays so, as long as nothing touched the order
+	UPDATE m_target t SET bucket = 'available'
+	  FROM model.matured m JOIN m_row r USING (source, okey) JOIN model.source src USING (source)
+	 WHERE t.bucket = 'maturing' AND (m.source, m.okey, m.rule, m.member, m.currency) = (t.source, t.okey, t.rule, t.member, t.currency)
+	   AND (m.place = r.place AND src.original IS NULL AND src.replaces IS NULL
+			OR EXISTS (SELECT FROM model.accrual a WHERE (a.source, a.okey, a.rule, a.member, a.currency, a.bucket)
+														 = (t.source, t.okey, t.rule, t.member, t.currency, 'available')));
+END
+$$;
+
+-- Called before rebate.mature(upto): what it will make available.
+CREATE FUNCTION model.before_mature(upto timestamptz) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM model.prepare();
+	INSERT INTO model.matured
+		SELECT t.source, t.okey, t.rule, t.member, t.currency, r.place
+		  FROM m_target t JOIN model.accrual a USING (source, okey, rule, member, currency) JOIN m_row r USING (source, okey)
+		 WHERE t.bucket = 'maturing' AND a.bucket = 'maturing'
+		   AND CASE WHEN t.kept THEN a.due ELSE model.clock_at(t.source, t.okey, a.confirmed_at, t.hold) END <= upto;
+END
+$$;
+
+-- Called before rebate.age(upto): which orders it will confirm, and give up.
+CREATE FUNCTION model.before_age(upto timestamptz) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM model.prepare();
+	INSERT INTO model.aged
+		WITH waiting AS (
+			SELECT DISTINCT r.source, r.okey, r.phase, r.place,
+				   CASE WHEN r.phase = 'pending' THEN model.clock_at(r.source, r.okey, coalesce(r.order_time, f.first_seen), s.confirm_after) END AS confirm,
+				   CASE WHEN NOT EXISTS (SELECT FROM model.aged a WHERE a.source = r.source AND a.okey = r.okey AND a.what = 'given up')
+						THEN model.clock_at(r.source, r.okey, coalesce(r.order_time, f.first_seen), s.give_up_after) END AS give_up
+			  FROM m_row r JOIN model.source s USING (source) JOIN model.fact f USING (source, okey)
+			 WHERE EXISTS (SELECT FROM m_target t WHERE t.source = r.source AND t.okey = r.okey AND t.bucket IN ('tracked', 'pending')))
+		SELECT source, okey, CASE WHEN confirm <= coalesce(give_up, confirm) THEN 'confirmed' ELSE 'given up' END,
+			   -- when, unless it had been confirmed before
+			   CASE WHEN NOT EXISTS (SELECT FROM model.accrual a WHERE a.source = w.source AND a.okey = w.okey AND a.confirmed_at IS NOT NULL)
+					THEN least(confirm, give_up) END, phase, place
+		  FROM waiting w WHERE least(confirm, give_up) <= upto;
+END
+$$;
+
+CREATE FUNCTION model.freeze(src regclass, okey text, reason text, at timestamptz) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+	IF rebate.freeze(src, okey, reason, at) THEN
+		INSERT INTO model.freeze VALUES (src, model.okey(okey), reason, at, NULL);
+	END IF;
+END
+$$;
+
+CREATE FUNCTION model.unfreeze(src regclass, okey text, reason text, at timestamptz) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+	ended integer := rebate.unfreeze(src, okey, reason, at);
+	n integer;
+BEGIN
+	UPDATE model.freeze f SET until = at
+	 WHERE f.source = src AND f.okey = model.okey(unfreeze.okey) AND f.until IS NULL AND f.reason = coalesce(unfreeze.reason, f.reason);
+	GET DIAGNOSTICS n = ROW_COUNT;
+	IF n <> ended THEN
+		RAISE EXCEPTION 'model: unfreeze ended % freezes, not %', ended, n;
+	END IF;
+END
+$$;
+
+CREATE FUNCTION model.unfreeze_all() RETURNS void
+LANGUAGE sql AS $$
+	SELECT model.unfreeze(f.source, d.order_key, NULL, now())
+	  FROM (SELECT DISTINCT source, okey FROM model.freeze WHERE until IS NULL) f
+	  JOIN rebate.decisions d ON d.source::text::regclass = f.source AND model.okey(d.order_key) = f.okey
+$$;
+
+CREATE FUNCTION model.set_ageing(src regclass, confirm_after interval, give_up_after interval) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM rebate.set_ageing(src, confirm_after, give_up_after);
+	UPDATE model.source s SET confirm_after = set_ageing.confirm_after, give_up_after = set_ageing.give_up_after WHERE s.source = src;
+END
+$$;
+
+-- At the end of a stream: nothing is left to post, each event is in the feed once, and the doctor finds nothing.
+CREATE FUNCTION model.finish() RETURNS SETOF text
+LANGUAGE plpgsql AS $$
+DECLARE
+	before bigint := (SELECT count(*) FROM rebate.entries);
+	s regclass;
+BEGIN
+	FOR s IN SELECT source FROM model.source LOOP
+		PERFORM rebate.reconcile(s);
+	END LOOP;
+	RETURN QUERY
+		SELECT format('reconcile once more: %s entries, there were %s', count(*), before)
+		  FROM rebate.entries HAVING count(*) <> before;
+	RETURN QUERY
+		SELECT format('doctor: %s %s %s', "check", subject, detail) FROM rebate.doctor()
+		 WHERE status = 'problem' AND "check" NOT IN ('settings', 'failures', 'clock');
+END
+$$;
+
+-- In a transaction of its own: the feed has what is committed.
+CREATE FUNCTION model.events() RETURNS SETOF text
+LANGUAGE sql AS $$
+	WITH e AS (SELECT n, event ->> 'account' AS account, (event ->> 'seq')::bigint AS seq
+				 FROM rebate.feed(NULL, 100000) WITH ORDINALITY f(cursor, event, n)),
+	gaps AS (SELECT account, seq, lag(seq, 1, 0::bigint) OVER (PARTITION BY account ORDER BY n) AS previous FROM e)
+	SELECT format('event %s of account %s comes after %s', seq, account, previous) FROM gaps WHERE seq <> previous + 1
+	UNION ALL
+	SELECT format('%s events of %s entries', (SELECT count(*) FROM e), count(*)) FROM rebate.entries HAVING count(*) <> (SELECT count(*) FROM e)
+$$;
+
+CREATE FUNCTION model.check(old_orders boolean DEFAULT true) RETURNS SETOF text
+LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM model.prepare();
 
 	-- every order has a decision, and the right one
 	RETURN QUERY
@@ -207,12 +384,14 @@ BEGIN
 		SELECT format('facts of %s %s: generation %s first seen %s, the test saw %s..%s, %s', d.source, d.okey,
 					  d.generation, d.first_seen, n.lo, n.hi, n.first_seen)
 		  FROM model.decision d JOIN model.seen n USING (source, okey)
-		 WHERE NOT n.loose AND (d.generation NOT BETWEEN n.lo AND n.hi OR d.first_seen <> n.first_seen)
+		 WHERE NOT n.loose AND (d.generation NOT BETWEEN n.lo AND n.hi OR d.first_seen <> n.first_seen
+								OR d.first_seen NOT BETWEEN n.after AND n.before)
 		UNION ALL
 		SELECT format('facts of %s %s: generation %s, the test expects %s..%s', d.source, d.okey,
 					  d.generation, l.generation, model.generation())
 		  FROM model.decision d, model.last_generation l
 		 WHERE NOT EXISTS (SELECT FROM model.seen n WHERE n.source = d.source AND n.okey = d.okey)
+		   AND NOT EXISTS (SELECT FROM model.link k WHERE k.source = d.source AND k.okey = d.okey)
 		   AND d.generation NOT BETWEEN l.generation AND model.generation();
 
 	-- accruals
@@ -232,7 +411,10 @@ BEGIN
 		  FROM m_target t JOIN model.accrual a USING (source, okey, rule, member, currency)
 		  JOIN m_row r USING (source, okey)
 		 WHERE t.bucket = 'maturing' AND NOT t.kept
-		   AND (a.due IS DISTINCT FROM (a.confirmed_at AT TIME ZONE zone + t.hold) AT TIME ZONE zone
+		   AND (a.due IS DISTINCT FROM model.clock_at(a.source, a.okey, a.confirmed_at, t.hold)
+				-- confirmed by the clock, not before
+				OR EXISTS (SELECT FROM model.aged g WHERE g.source = a.source AND g.okey = a.okey AND g.what = 'confirmed'
+							  AND g.place = r.place AND a.confirmed_at <> coalesce(r.confirmed_at, g.at))
 				OR (r.confirmed_at IS NOT NULL AND a.confirmed_at <> r.confirmed_at));
 
 	-- balances

@@ -26,6 +26,9 @@ CREATE TABLE model.source (
 	refunded			text,
 	refunded_quantity	text,
 	original			text,				-- canonical key of the order that a row returns; NULL: none
+	replaces			text,				-- canonical key of the order that a row was split from; NULL: none
+	confirm_after		interval,			-- ageing
+	give_up_after		interval,
 	attributes			text NOT NULL DEFAULT '''{}''',	-- a jsonb object of native values
 	since				timestamptz NOT NULL
 );
@@ -80,12 +83,26 @@ CREATE TABLE model.seen (
 	okey		text,
 	lo			integer NOT NULL,
 	hi			integer NOT NULL,
-	first_seen	timestamptz,
+	first_seen	timestamptz,			-- NULL: not known yet
+	after		timestamptz NOT NULL,	-- and between these
+	before		timestamptz NOT NULL,
 	loose		boolean NOT NULL DEFAULT false,
 	PRIMARY KEY (source, okey)
 );
-CREATE TABLE model.last_generation (generation integer NOT NULL);
+CREATE TABLE model.last_generation (generation integer NOT NULL, at timestamptz NOT NULL DEFAULT '-infinity');
 INSERT INTO model.last_generation VALUES (1);
+
+-- Links of orders without a row that can be read: what they replaced is known still.
+CREATE TABLE model.link (source regclass, okey text, target text);
+
+-- Freezes as the test made them.
+CREATE TABLE model.freeze (source regclass, okey text, reason text, since timestamptz, until timestamptz);
+
+-- What a run of the clock did: rebates that it made available; orders that it confirmed, or gave up while they
+-- were in a phase.  place: the row's version then.  As long as the row has not been touched, it must be as the
+-- clock left it; later the engine may have begun again.
+CREATE TABLE model.matured (source regclass, okey text, rule text, member text, currency text, place text);
+CREATE TABLE model.aged (source regclass, okey text, what text, at timestamptz, phase text, place text);
 
 -- What was posted for orders before a statement that makes some of them fail.
 CREATE TABLE model.kept (
@@ -104,6 +121,8 @@ CREATE TYPE model.row AS (
 	refunded			numeric,
 	refunded_quantity	numeric,
 	original			text,
+	replaces			text,
+	place				text,			-- the version of the row
 	attributes			jsonb,
 	conditions			jsonb,			-- "rule.version": true or false
 	bases				jsonb,			-- "rule.version": number or null
@@ -112,7 +131,8 @@ CREATE TYPE model.row AS (
 
 -- What a rule gives for an order before refunds: num / den, den 1 or 100.
 CREATE TYPE model.wish AS (
-	rule_id integer, v model.rule_version, base numeric, quantity numeric, num numeric, den numeric
+	rule_id integer, v model.rule_version, base numeric, quantity numeric, num numeric, den numeric,
+	shared boolean						-- its part of what the orders of its group get together
 );
 
 CREATE TYPE model.target AS (
@@ -175,22 +195,22 @@ BEGIN
 	  FROM model.rule_version v WHERE v.base IS NOT NULL AND (v.source IS NULL OR v.source = src);
 	RETURN QUERY EXECUTE format($q$
 		SELECT x.okey, x.member, x.amount, x.currency, x.quantity, x.order_time, x.phase, x.confirmed_at,
-			   coalesce(x.refunded, 0), coalesce(x.refunded_quantity, 0), x.original, x.attributes, x.conditions, x.bases,
+			   coalesce(x.refunded, 0), coalesce(x.refunded_quantity, 0), x.original, x.replaces, x.place, x.attributes, x.conditions, x.bases,
 			   x.amount IS NULL OR x.amount IN ('NaN', 'Infinity', '-Infinity')
 			   OR x.phase IS NULL OR x.phase NOT IN ('tracked', 'pending', 'confirmed', 'void')
 			   OR x.currency IS NULL OR NOT EXISTS (SELECT FROM model.currency c WHERE c.code = x.currency)
 		  FROM (SELECT (%s)::text, (%s)::text, (%s)::numeric, (%s)::text, (%s)::numeric, (%s)::timestamptz,
-					   %s, (%s)::timestamptz, (%s)::numeric, (%s)::numeric, (%s)::text, (%s)::jsonb,
-					   (%s)::jsonb, (%s)::jsonb
+					   %s, (%s)::timestamptz, (%s)::numeric, (%s)::numeric, (%s)::text, (%s)::text,
+					   format('%%s %%s %%s', tableoid, ctid, xmin), (%s)::jsonb, (%s)::jsonb, (%s)::jsonb
 				  FROM %s) AS x(okey, member, amount, currency, quantity, order_time, phase, confirmed_at,
-								refunded, refunded_quantity, original, attributes, conditions, bases)
+								refunded, refunded_quantity, original, replaces, place, attributes, conditions, bases)
 		$q$,
 		s.key, s.member, s.amount, s.currency, coalesce(s.quantity, 'NULL'), coalesce(s.order_time, 'NULL'),
 		CASE WHEN s.status IS NULL THEN '''confirmed'''
 			 WHEN s.phases IS NULL THEN format('(%s)::text', s.status)
 			 ELSE format('%L::jsonb ->> ((%s)::text)', s.phases, s.status) END,
 		coalesce(s.confirmed_at, 'NULL'), coalesce(s.refunded, '0'), coalesce(s.refunded_quantity, '0'),
-		coalesce(s.original, 'NULL'), s.attributes,
+		coalesce(s.original, 'NULL'), coalesce(s.replaces, 'NULL'), s.attributes,
 		conditions, bases, src);
 END
 $$;
@@ -265,20 +285,134 @@ BEGIN
 END
 $$;
 
--- The targets of one order: every rebate that is not zero.
-CREATE FUNCTION model.decide(o model.row, s model.source, f model.fact) RETURNS SETOF model.target
+-- Does the result of a rule count once for all orders split from the same one?
+CREATE FUNCTION model.counts_once(v model.rule_version) RETURNS boolean
+LANGUAGE sql IMMUTABLE AS $$
+	SELECT v.formula = 'fixed' OR v.minimum IS NOT NULL OR v.max_per_order IS NOT NULL
+$$;
+
+CREATE FUNCTION model.without_limits(v model.rule_version) RETURNS model.rule_version
+LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+	v.minimum := NULL;
+	v.max_per_order := NULL;
+	RETURN v;
+END
+$$;
+
+-- Which rules give what for a row before refunds, under a generation and an order time.  In a group what
+-- counts once is not held against minimum and limit yet.
+CREATE FUNCTION model.wishes(o model.row, s model.source, generation integer, at timestamptz, in_group boolean)
+RETURNS model.wish[]
+LANGUAGE plpgsql AS $$
+DECLARE
+	r model.rule;
+	v model.rule_version;
+	judged model.rule_version;
+	sgn integer := sign(o.amount);
+	base numeric;
+	quantity numeric;
+	num numeric;
+	den numeric;
+	wishes model.wish[] := '{}';
+BEGIN
+	FOR r IN SELECT * FROM model.rule LOOP
+		v := model.version_at(r.name, generation, at, s.order_time_is_date);
+		CONTINUE WHEN v.rule IS NULL OR v.formula = 'none';
+		CONTINUE WHEN v.source IS NOT NULL AND v.source <> s.source;
+		CONTINUE WHEN v.currency IS NOT NULL AND v.currency <> o.currency;
+		CONTINUE WHEN NOT model.in_scope(v.scope, o.attributes);
+		CONTINUE WHEN v.condition IS NOT NULL AND NOT (o.conditions ->> (v.rule || '.' || v.version))::boolean;
+		CONTINUE WHEN sgn < 0 AND v.unlinked_return = 'ignore';
+		-- the mirror image of a negative row; a base of the other sign counts as 0; a return may
+		-- carry its quantity with either sign
+		base := CASE WHEN v.base IS NULL THEN o.amount ELSE (o.bases ->> (v.rule || '.' || v.version))::numeric END;
+		base := CASE WHEN base * sgn < 0 THEN 0 ELSE abs(base) END;
+		quantity := CASE WHEN sgn > 0 AND o.quantity < 0 THEN 0 ELSE abs(o.quantity) END;
+		judged := CASE WHEN in_group AND model.counts_once(v) THEN model.without_limits(v) ELSE v END;
+		SELECT e.num, e.den INTO num, den FROM model.exact(judged, abs(o.amount), base, quantity) e;
+		CONTINUE WHEN num IS NULL;
+		wishes := wishes || ROW(r.id, v, base, quantity, num, den, false)::model.wish;
+	END LOOP;
+	RETURN wishes;
+END
+$$;
+
+-- What counts once for the orders of a group, shared out: the sum of what it gives them is held against
+-- minimum and limit, rounded, and allocated by amount, truncated and then a unit each to the largest
+-- fractions, ties by key.
+CREATE FUNCTION model.share(wishes model.wish[], o model.row, s model.source, f model.fact, at timestamptz, others model.row[])
+RETURNS model.wish[]
+LANGUAGE plpgsql AS $$
+DECLARE
+	w model.wish;
+	x model.wish;
+	other model.row;
+	scale integer := (SELECT c.scale FROM model.currency c WHERE c.code = o.currency);
+	keys text[];
+	weights numeric[];
+	num numeric;
+	den numeric;
+	units numeric;
+	result model.wish[] := '{}';
+BEGIN
+	FOREACH w IN ARRAY wishes LOOP
+		IF NOT model.counts_once(w.v) THEN
+			result := result || w;
+			CONTINUE;
+		END IF;
+		keys := ARRAY[o.okey];
+		weights := ARRAY[abs(o.amount)];
+		num := w.num;
+		den := w.den;
+		FOREACH other IN ARRAY others LOOP
+			FOREACH x IN ARRAY model.wishes(other, s, f.generation, coalesce(other.order_time, at), true) LOOP
+				CONTINUE WHEN (x.v).rule <> (w.v).rule OR (x.v).version <> (w.v).version;
+				keys := keys || other.okey;
+				weights := weights || abs(other.amount);
+				num := CASE WHEN (w.v).formula = 'fixed' THEN num ELSE num + x.num END;
+			END LOOP;
+		END LOOP;
+		CONTINUE WHEN (SELECT sum(t) FROM unnest(weights) t) < (w.v).minimum;
+		IF num > (w.v).max_per_order * den THEN
+			CONTINUE WHEN (w.v).limit_mode = 'reject';
+			num := (w.v).max_per_order;
+			den := 1;
+		END IF;
+		IF cardinality(keys) > 1 THEN
+			units := model.round_fraction(num, den, scale, (w.v).rounding) * 10::numeric ^ scale;
+			WITH parts AS (
+				SELECT k, trunc(p) AS whole, p - trunc(p) AS fraction
+				  FROM (SELECT k, units * t / sum(t) OVER () AS p, units * t AS exact FROM unnest(keys, weights) u(k, t)) q),
+			ranked AS (
+				SELECT *, row_number() OVER (ORDER BY fraction DESC, k COLLATE "C") AS place, units - sum(whole) OVER () AS spare
+				  FROM parts)
+			SELECT (whole + CASE WHEN place <= spare THEN 1 ELSE 0 END) / 10::numeric ^ scale INTO num
+			  FROM ranked WHERE k = o.okey;
+			den := 1;
+			w.shared := true;
+		END IF;
+		w.num := num;
+		w.den := den;
+		result := result || w;
+	END LOOP;
+	RETURN result;
+END
+$$;
+
+-- The targets of one order: every rebate that is not zero.  others: those that were split from the same.
+CREATE FUNCTION model.decide(o model.row, s model.source, f model.fact, others model.row[] DEFAULT '{}')
+RETURNS SETOF model.target
 LANGUAGE plpgsql AS $$
 DECLARE
 	at timestamptz := coalesce(o.order_time, f.first_seen);
-	r model.rule;
 	v model.rule_version;
 	sgn integer := CASE WHEN o.failed THEN 0 ELSE sign(o.amount) END;
 	amount numeric := abs(o.amount);
-	base numeric;
-	quantity numeric;
 	refunded numeric;
 	refunded_quantity numeric;
 	by_quantity boolean;
+	mode text;
 	part_num numeric;			-- what is left after refunds: part_num / part_den
 	part_den numeric;
 	num numeric;
@@ -294,26 +428,12 @@ BEGIN
 		RETURN;
 	END IF;
 
-	-- before refunds: which rules give what
-	FOR r IN SELECT * FROM model.rule LOOP
-		v := model.version_at(r.name, f.generation, at, s.order_time_is_date);
-		CONTINUE WHEN v.rule IS NULL OR v.formula = 'none';
-		CONTINUE WHEN v.source IS NOT NULL AND v.source <> s.source;
-		CONTINUE WHEN v.currency IS NOT NULL AND v.currency <> o.currency;
-		CONTINUE WHEN NOT model.in_scope(v.scope, o.attributes);
-		CONTINUE WHEN v.condition IS NOT NULL AND NOT (o.conditions ->> (v.rule || '.' || v.version))::boolean;
-		CONTINUE WHEN sgn < 0 AND v.unlinked_return = 'ignore';
-		-- the mirror image of a negative row; a base of the other sign counts as 0; a return may
-		-- carry its quantity with either sign
-		base := CASE WHEN v.base IS NULL THEN o.amount ELSE (o.bases ->> (v.rule || '.' || v.version))::numeric END;
-		base := CASE WHEN base * sgn < 0 THEN 0 ELSE abs(base) END;
-		quantity := CASE WHEN sgn > 0 AND o.quantity < 0 THEN 0 ELSE abs(o.quantity) END;
-		SELECT e.num, e.den INTO num, den FROM model.exact(v, amount, base, quantity) e;
-		CONTINUE WHEN num IS NULL;
-		wishes := wishes || ROW(r.id, v, base, quantity, num, den)::model.wish;
-	END LOOP;
+	wishes := model.wishes(o, s, f.generation, at, others <> '{}');
+	IF others <> '{}' THEN
+		wishes := model.share(wishes, o, s, f, at, others);
+	END IF;
 
-	FOREACH wish IN ARRAY coalesce(wishes, '{}') LOOP
+	FOREACH wish IN ARRAY wishes LOOP
 		v := wish.v;
 		-- the one winner of an exclusive group
 		IF v.rule_group IS NOT NULL AND v.group_mode IN ('first', 'best') THEN
@@ -342,7 +462,9 @@ BEGIN
 				part_num := amount - refunded;
 				part_den := amount;
 			END IF;
-			CASE v.refund
+			-- what a group gets together is not judged again for one of its orders
+			mode := CASE WHEN wish.shared AND v.refund = 'rejudge' THEN 'pro_rata' ELSE v.refund END;
+			CASE mode
 				WHEN 'pro_rata' THEN
 					num := num * part_num;
 					den := den * part_den;
@@ -396,28 +518,91 @@ BEGIN
 END
 $$;
 
+-- The order that the way from a key leads to.
+CREATE FUNCTION model.root(src regclass, all_rows model.row[], okey text) RETURNS text
+LANGUAGE plpgsql AS $$
+DECLARE
+	target text;
+BEGIN
+	FOR i IN 1 .. 100 LOOP
+		SELECT r.replaces INTO target FROM unnest(all_rows) r WHERE r.okey = root.okey AND NOT r.failed;
+		IF NOT FOUND THEN
+			SELECT l.target INTO target FROM model.link l WHERE l.source = src AND l.okey = root.okey;
+		END IF;
+		IF target IS NULL THEN
+			RETURN okey;
+		END IF;
+		okey := target;
+	END LOOP;
+	RAISE EXCEPTION 'model: what % replaces leads in a circle', okey;
+END
+$$;
+
+-- When the clock comes: span after a moment in the zone of the programme, the time in which the order was
+-- frozen since then not counted.
+CREATE FUNCTION model.clock_at(src regclass, okey text, since timestamptz, span interval) RETURNS timestamptz
+LANGUAGE plpgsql STRICT AS $$
+DECLARE
+	zone text := (SELECT time_zone FROM model.programme);
+	needed interval := (since AT TIME ZONE zone + span) AT TIME ZONE zone - since;
+	at timestamptz := since;
+	frozen tstzrange;
+BEGIN
+	FOR frozen IN
+		SELECT unnest(range_agg(tstzrange(f.since, f.until)) * tstzmultirange(tstzrange(clock_at.since, NULL)))
+		  FROM model.freeze f WHERE f.source = src AND f.okey = clock_at.okey
+	LOOP
+		EXIT WHEN extract(epoch FROM lower(frozen) - at) >= extract(epoch FROM needed);
+		needed := needed - (lower(frozen) - at);
+		IF upper(frozen) IS NULL THEN
+			RETURN 'infinity';
+		END IF;
+		at := upper(frozen);
+	END LOOP;
+	RETURN at + make_interval(secs => extract(epoch FROM needed));
+END
+$$;
+
 -- All targets of a source, given model.fact.
 CREATE FUNCTION model.targets(src regclass) RETURNS SETOF model.target
 LANGUAGE plpgsql AS $$
 DECLARE
 	s model.source;
+	all_rows model.row[] := ARRAY(SELECT r FROM model.rows(src) r);
 	o model.row;
+	others model.row[];
 	f model.fact;
 	returned numeric;
 	returned_quantity numeric;
 BEGIN
 	SELECT * INTO STRICT s FROM model.source m WHERE m.source = src;
-	FOR o IN SELECT * FROM model.rows(src) LOOP
+	FOREACH o IN ARRAY all_rows LOOP
 		SELECT * INTO f FROM model.fact m WHERE m.source = src AND m.okey = o.okey;
 		CONTINUE WHEN NOT FOUND;
+		-- what the clock did
+		IF o.phase = 'pending' AND EXISTS (SELECT FROM model.aged a WHERE a.source = src AND a.okey = o.okey AND a.what = 'confirmed') THEN
+			o.phase := 'confirmed';
+		END IF;
+		CONTINUE WHEN EXISTS (SELECT FROM model.aged a WHERE a.source = src AND a.okey = o.okey AND a.what = 'given up'
+							  AND a.phase = o.phase AND a.place = o.place);
 		-- returns that count
 		SELECT coalesce(sum(abs(r.amount)), 0), coalesce(sum(abs(r.quantity)), 0) INTO returned, returned_quantity
-		  FROM model.rows(src) r JOIN model.fact m ON m.source = src AND m.okey = r.okey
+		  FROM unnest(all_rows) r JOIN model.fact m ON m.source = src AND m.okey = r.okey
 		 WHERE r.original = o.okey AND NOT r.failed AND NOT m.before AND r.amount < 0
 		   AND r.phase IN ('pending', 'confirmed') AND (r.order_time IS NULL OR r.order_time >= s.since);
 		o.refunded := o.refunded + returned;
 		o.refunded_quantity := o.refunded_quantity + returned_quantity;
-		RETURN QUERY SELECT * FROM model.decide(o, s, f);
+		-- orders that count once with this one
+		others := '{}';
+		IF s.replaces IS NOT NULL AND o.original IS NULL AND NOT o.failed THEN
+			others := ARRAY(
+				SELECT r FROM unnest(all_rows) r LEFT JOIN model.fact m ON m.source = src AND m.okey = r.okey
+				 WHERE r.okey <> o.okey AND NOT r.failed AND r.original IS NULL AND NOT coalesce(m.before, false)
+				   AND r.phase <> 'void' AND (r.order_time IS NULL OR r.order_time >= s.since)
+				   AND r.currency = o.currency AND sign(r.amount) = sign(o.amount) AND r.amount <> 0
+				   AND model.root(src, all_rows, r.okey) = model.root(src, all_rows, o.okey));
+		END IF;
+		RETURN QUERY SELECT * FROM model.decide(o, s, f, others);
 	END LOOP;
 END
 $$;

@@ -6,11 +6,11 @@ BEGIN;
 \ir model.sql
 CREATE SCHEMA mt;
 CREATE TABLE mt.o (id integer PRIMARY KEY, member text, amount numeric, currency text, quantity numeric,
-	at timestamptz, status text, refunded numeric, rq numeric, country text, shop integer, basis numeric);
+	at timestamptz, status text, refunded numeric, rq numeric, country text, shop integer, basis numeric, part_of integer);
 INSERT INTO model.source (source, key, member, amount, currency, quantity, order_time, status, refunded,
-						  attributes, since)
+						  replaces, attributes, since)
 	VALUES ('mt.o', 'id', 'member', 'amount', 'currency', 'quantity', 'at', 'status', 'refunded',
-			$$jsonb_build_object('country', country, 'shop', shop)$$, '2026-01-01 00:00+00');
+			'part_of::text', $$jsonb_build_object('country', country, 'shop', shop)$$, '2026-01-01 00:00+00');
 CREATE SEQUENCE mt.n;
 CREATE TABLE mt.result (ok boolean);
 
@@ -50,6 +50,24 @@ BEGIN
 	INSERT INTO model.fact VALUES ('mt.o', '1', '2026-03-10 12:00+00', coalesce((o ->> 'generation')::integer, 1),
 								   coalesce((o ->> 'before')::boolean, false));
 	SELECT coalesce(string_agg(rule || ' ' || amount || ' ' || bucket, ', ' ORDER BY rule), '') INTO got FROM model.targets('mt.o');
+	INSERT INTO mt.result VALUES (got = expected);
+	RETURN CASE WHEN got = expected THEN 'ok ' || nextval('mt.n') || ' - ' || label
+		ELSE 'not ok ' || nextval('mt.n') || ' - ' || label || E'\n# got ' || got || E'\n# expected ' || expected END;
+END $$;
+-- The rebates of several orders, numbered from 1, as "order: rule amount bucket, ...".
+CREATE FUNCTION mt.are(orders jsonb, expected text, label text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	got text;
+BEGIN
+	DELETE FROM mt.o;
+	DELETE FROM model.fact;
+	INSERT INTO mt.o
+		SELECT r.* FROM jsonb_array_elements(orders) WITH ORDINALITY j(o, n), jsonb_populate_record(NULL::mt.o,
+			'{"member": "m", "amount": 100, "currency": "EUR", "at": "2026-03-10 12:00+00", "status": "pending", "shop": 1}'
+			|| jsonb_build_object('id', n) || o) r;
+	INSERT INTO model.fact SELECT 'mt.o', n::text, '2026-03-10 12:00+00', coalesce((o ->> 'generation')::integer, 1), false
+		FROM jsonb_array_elements(orders) WITH ORDINALITY j(o, n);
+	SELECT coalesce(string_agg(okey || ': ' || rule || ' ' || amount || ' ' || bucket, ', ' ORDER BY okey, rule), '') INTO got FROM model.targets('mt.o');
 	INSERT INTO mt.result VALUES (got = expected);
 	RETURN CASE WHEN got = expected THEN 'ok ' || nextval('mt.n') || ' - ' || label
 		ELSE 'not ok ' || nextval('mt.n') || ' - ' || label || E'\n# got ' || got || E'\n# expected ' || expected END;
@@ -200,6 +218,41 @@ SELECT mt.is('{"generation": 2, "at": "2026-03-09 23:00+00"}', 'r 2.00 pending',
 SELECT mt.rules('{"r": {"percent": 1, "to": "2026-03-11 00:00+00"}}');
 SELECT mt.is('{}', 'r 1.00 pending', 'valid until');
 SELECT mt.is('{"at": "2026-03-11 00:00+00"}', '', 'the end is not in it');
+
+-- splits: what has a fixed amount, a minimum or a limit counts once
+UPDATE model.source SET order_time_is_date = false;
+UPDATE model.programme SET time_zone = 'UTC';
+SELECT mt.rules('{"f": {"fixed": 5, "currency": "EUR", "minimum": 100}, "p": {"percent": 1}}');
+SELECT mt.are('[{}, {"amount": 40}]', '1: f 5.00 pending, 1: p 1.00 pending, 2: p 0.40 pending', 'two orders: each by itself');
+SELECT mt.are('[{"amount": 60}, {"amount": 40, "part_of": 1}]', '1: f 3.00 pending, 1: p 0.60 pending, 2: f 2.00 pending, 2: p 0.40 pending', 'one order of two parts');
+SELECT mt.are('[{"amount": 33.33}, {"amount": 33.33, "part_of": 1}, {"amount": 33.34, "part_of": 2}]',
+	'1: f 1.67 pending, 1: p 0.33 pending, 2: f 1.66 pending, 2: p 0.33 pending, 3: f 1.67 pending, 3: p 0.33 pending',
+	'166.65, 166.65, 166.70: a cent to the largest fraction, one to the smaller key');
+SELECT mt.are('[{"amount": 60}, {"amount": 40, "part_of": 1, "status": "void"}]', '1: p 0.60 pending', 'the part that is void does not count');
+SELECT mt.are('[{"amount": 60}, {"amount": 40, "part_of": 1, "refunded": 20}]', '1: f 3.00 pending, 1: p 0.60 pending, 2: f 1.00 pending, 2: p 0.20 pending', 'a refund takes of its own share');
+SELECT mt.are('[{"amount": 60}, {"amount": 40, "part_of": 1, "currency": "USD"}]', '1: p 0.60 pending, 2: p 0.40 pending', 'another currency is another order');
+SELECT mt.rules('{"c": {"percent": 10, "max": 7, "currency": "EUR"}, "r": {"percent": 10, "max": 7, "limit": "reject", "currency": "EUR"}}');
+SELECT mt.are('[{"amount": 50}, {"amount": 50, "part_of": 1}]', '1: c 3.50 pending, 2: c 3.50 pending', 'a limit is one for both');
+SELECT mt.are('[{"amount": 30}, {"amount": 40, "part_of": 1}]',
+	'1: c 3.00 pending, 1: r 3.00 pending, 2: c 4.00 pending, 2: r 4.00 pending', 'up to the limit');
+
+-- the clock: frozen time does not count, once for all reasons
+SELECT mt.eq(model.clock_at('mt.o', '1', '2026-03-01 12:00+00', '14 days'), '2026-03-15 12:00+00'::timestamptz, 'never frozen');
+INSERT INTO model.freeze VALUES ('mt.o', '1', 'a', '2026-03-05 00:00+00', '2026-03-08 00:00+00');
+SELECT mt.eq(model.clock_at('mt.o', '1', '2026-03-01 12:00+00', '14 days'), '2026-03-18 12:00+00'::timestamptz, 'three days');
+INSERT INTO model.freeze VALUES ('mt.o', '1', 'b', '2026-03-06 00:00+00', '2026-03-09 00:00+00');
+SELECT mt.eq(model.clock_at('mt.o', '1', '2026-03-01 12:00+00', '14 days'), '2026-03-19 12:00+00'::timestamptz, 'four, not six');
+INSERT INTO model.freeze VALUES ('mt.o', '1', 'a', '2026-03-18 00:00+00', '2026-03-20 00:00+00');
+SELECT mt.eq(model.clock_at('mt.o', '1', '2026-03-01 12:00+00', '14 days'), '2026-03-21 12:00+00'::timestamptz, 'and two before it was due by then');
+INSERT INTO model.freeze VALUES ('mt.o', '1', 'a', '2026-03-22 00:00+00', NULL);
+SELECT mt.eq(model.clock_at('mt.o', '1', '2026-03-01 12:00+00', '14 days'), '2026-03-21 12:00+00'::timestamptz, 'later it has come already');
+SELECT mt.eq(model.clock_at('mt.o', '1', '2026-03-09 00:00+00', '14 days'), 'infinity'::timestamptz, 'frozen before it comes');
+SELECT mt.eq(model.clock_at('mt.o', '2', '2026-03-09 00:00+00', '14 days'), '2026-03-23 00:00+00'::timestamptz, 'another order');
+SELECT mt.rules('{"r": {"percent": 1}}');
+SELECT mt.is('{"status": "confirmed"}', 'r 1.00 available', 'confirmed by its row');
+INSERT INTO model.aged VALUES ('mt.o', '1', 'confirmed', '2026-04-10 12:00+00', 'pending', '');
+SELECT mt.is('{"status": "pending"}', 'r 1.00 available', 'confirmed by the clock');
+SELECT mt.is('{"status": "tracked"}', 'r 1.00 tracked', 'while its row says pending');
 
 SELECT '1..' || count(*) FROM mt.result;
 ROLLBACK;

@@ -1,0 +1,198 @@
+"""What happens to the orders of a stream besides statements: the clock, freezes, deferring, splits, partitions."""
+from datetime import timedelta
+
+
+def lit(value):
+    return 'NULL' if value is None else "'" + str(value).replace("'", "''") + "'"
+
+
+class Life:
+    """Part of Stream."""
+
+    def choose_life(self):
+        r = self.rng
+        p = lambda x: r.random() < x
+        plain = self.shuffled
+        self.clock = not plain and p(0.35)
+        self.ageing = self.clock and self.status and p(0.5)
+        self.defer = not plain and not self.ageing and p(0.25)
+        self.splits = not plain and not self.ageing and p(0.3)
+        self.partitions = not self.clock and p(0.3)
+        self.replica = not plain and p(0.1)
+        self.group_changes = p(0.6)
+
+    def restrict_life(self):
+        """Features that do not go together: what the model cannot follow, or what is no such stream."""
+        if self.clock or self.splits or self.defer:
+            self.rekeys = self.loose_rekeys = False
+        if self.splits or self.ageing:
+            self.fails = False
+        if self.ageing:
+            # one statement a transaction: a phase that comes and goes within one is seen or not
+            self.triggers = self.prepared = self.returns = False
+        if self.replica:
+            self.triggers = self.cascade = False
+        if self.partitions and self.key not in ('int', 'bigint', 'composite'):
+            self.key = self.rng.choice(['int', 'composite'])
+        if self.clock:
+            self.codes |= {'P0002', '22023'}        # a freeze of an order that is not known, or ended before it began
+        if self.partitions:
+            self.codes |= {'23514'}                 # a row for another partition
+
+    # -- splits -----------------------------------------------------------------
+
+    def choose_split_keys(self):
+        """No circles: the first keys are roots, the next are split from those, the others from either."""
+        n = len(self.keys)
+        self.roots = self.keys[:max(1, n // 3)]
+        self.middle = self.keys[len(self.roots):max(2, 2 * n // 3)]
+
+    @property
+    def split_columns(self):
+        return ['s' + c for c in self.key_columns]
+
+    def any_of(self, keys, prefix=''):
+        if self.key == 'composite':
+            return '(%sbranch, %sno) IN (%s)' % (prefix, prefix, ', '.join('(%s)' % k for k in keys))
+        return '%sid IN (%s)' % (prefix, ', '.join(keys))
+
+    def replaces(self):
+        """The mapping: what a row was split from."""
+        middle = '%s AND %s' % (self.any_of(self.middle), self.any_of(self.roots, 's'))
+        last = 'NOT (%s) AND %s' % (self.any_of(self.roots + self.middle), self.any_of(self.roots + self.middle, 's'))
+        return ['CASE WHEN %s OR %s THEN %s END' % (middle, last, c) for c in self.split_columns]
+
+    def split(self):
+        """A new order of an old one, whose facts it gets."""
+        r = self.rng
+        t = self.tables[0]
+        root = r.choice(self.roots)
+        part = r.choice(self.keys[len(self.roots):])
+        values = dict(zip(self.split_columns, root.split(', ', 1) if self.key == 'composite' else [root]))
+        values.update(total='50', price='50', discount='0')         # a return would inherit nothing
+        return 'RESET ROLE;\nSELECT model.observe();\nSELECT model.before_split(%s, %s, %s);\n%s\n%s;\nRESET ROLE;\nSELECT model.after_split(%s, %s);' % (
+            lit(t), self.model_key(root), self.model_key(part), self.become(), self.insert(t, [part], values), lit(t), self.model_key(part))
+
+    # -- partitions ---------------------------------------------------------------
+
+    def make_partitions(self, t, key):
+        """A level between, a leaf below it, one with other column numbers, and a default."""
+        name = lambda x: t[:-1] + '_%s"' % x if t.endswith('"') else '%s_%s' % (t, x)
+        a, b = name('mid'), name('leaf')
+        if self.key == 'composite':
+            bounds = {a: 'IN (1)', name('late'): 'IN (2)'}
+            below = 'LIST (branch)', 'IN (1)'
+            by = 'LIST (branch)'
+        else:
+            n = sorted(int(k) for k in self.keys)
+            cut = n[len(n) // 2]
+            bounds = {a: 'FROM (MINVALUE) TO (%d)' % cut, name('late'): 'FROM (%d) TO (%d)' % (cut, n[-1])}
+            below = 'RANGE (id)', 'FROM (MINVALUE) TO (%d)' % cut
+            by = 'RANGE (id)'
+        late = name('late')
+        self.leaves[t] = [a, b, late, name('rest')]
+        self.bounds[late] = bounds[late]
+        return by, ['CREATE TABLE %s PARTITION OF %s FOR VALUES %s PARTITION BY %s;' % (a, t, bounds[a], below[0]),
+                    'CREATE TABLE %s PARTITION OF %s FOR VALUES %s;' % (b, a, below[1]),
+                    'CREATE TABLE %s (gone integer, LIKE %s INCLUDING DEFAULTS);\nALTER TABLE %s DROP COLUMN gone;' % (late, t, late),
+                    'ALTER TABLE %s ATTACH PARTITION %s FOR VALUES %s;' % (t, late, bounds[late]),
+                    'CREATE TABLE %s PARTITION OF %s DEFAULT;' % (name('rest'), t)]
+
+    def root(self, table):
+        """The attached table that a partition belongs to."""
+        for t, leaves in self.leaves.items():
+            if table in leaves:
+                return t
+        return table
+
+    def churn(self):
+        """A partition goes and comes back, changed meanwhile."""
+        r = self.rng
+        t = r.choice(self.tables)
+        late = self.leaves[t][2]
+        meanwhile = r.choice(['', 'UPDATE %s SET %s WHERE %s;\n' % (late, self.assignment(True), self.predicate())])
+        return 'RESET ROLE;\nALTER TABLE %s DETACH PARTITION %s;\n%sALTER TABLE %s ATTACH PARTITION %s FOR VALUES %s;\nSELECT rebate.reconcile(%s);' % (
+            t, late, meanwhile, t, late, self.bounds[late], lit(t))
+
+    # -- the clock ----------------------------------------------------------------
+
+    def order_key(self, table, key):
+        kind = {'int': 'integer', 'char': 'char(5)'}.get(self.key, self.key)
+        if self.key == 'composite':
+            a, b = key.split(', ', 1)
+            return 'rebate.order_key(%s, %s, %s::text)' % (lit(table), a, b)
+        return 'rebate.order_key(%s, %s::%s)' % (lit(table), key, kind) if not key.startswith('-') else \
+            'rebate.order_key(%s, (%s)::%s)' % (lit(table), key, kind)
+
+    def moment(self, *days):
+        t = self.base_time + timedelta(days=self.rng.choice(days))
+        return lit(t.strftime('%Y-%m-%d %H:%M:%S+00'))
+
+    def tick(self):
+        """A step of the clock, or of a person who stops it."""
+        r = self.rng
+        x = r.random()
+        t = r.choice(self.tables)
+        if x < 0.3:
+            return 'SELECT model.freeze(%s, %s, %s, %s);' % (
+                lit(t), self.order_key(t, r.choice(self.keys)), lit(r.choice(['dispute', 'review'])), self.moment(0, -1, -3, -12, -19))
+        if x < 0.45:
+            return 'SELECT model.unfreeze(%s, %s, %s, %s);' % (
+                lit(t), self.order_key(t, r.choice(self.keys)), r.choice(['NULL', "'dispute'", "'review'"]), self.moment(0, 0, -1, -2))
+        if self.ageing and x < 0.55:
+            return self.set_ageing(t)
+        if self.ageing and x < 0.8:
+            upto = self.moment(0, 2, 7, 20, 60)
+            return 'SELECT model.before_age(%s);\nCALL rebate.age(%s);' % (upto, upto)
+        upto = self.moment(0, 0, 2, 15, 40)
+        return 'SELECT model.before_mature(%s);\nCALL rebate.mature(%s);' % (upto, upto)
+
+    def set_ageing(self, table):
+        r = self.rng
+        return 'SELECT model.set_ageing(%s, %s, %s);' % (
+            lit(table), r.choice(['NULL', "'7 days'", "'1 month'", "'36 hours'"]), r.choice(['NULL', "'10 days'", "'30 days'", "'2 days'"]))
+
+    def settle(self):
+        """What was deferred is decided."""
+        return 'RESET ROLE;\nRESET rebate.mode;\n' + ''.join('SELECT rebate.reconcile(%s);\n' % lit(t) for t in self.tables)
+
+    def live(self):
+        """The next item, if it is none of the shop's."""
+        r = self.rng
+        choices = []
+        if self.clock:
+            choices += [self.clock_item] * 2
+        if self.defer:
+            choices += [self.defer_item]
+        if self.splits:
+            choices += [self.split_item]
+        if self.partitions:
+            choices += [self.churn_item]
+        if self.fails:
+            choices += [self.retry_item]
+        if not choices or r.random() > 0.1 + 0.08 * len(choices):
+            return None
+        return r.choice(choices)()
+
+    def clock_item(self):
+        return ('raw', (self.settle() if self.defer else 'RESET ROLE;\n') + self.tick())
+
+    def defer_item(self):
+        return self.rng.choice([('raw', 'RESET ROLE;\nSET rebate.mode = defer;'), ('raw', 'RESET ROLE;\nSET rebate.mode = defer;'), ('check', '')])
+
+    def split_item(self):
+        return ('raw', self.split())
+
+    def churn_item(self):
+        return ('raw', self.churn())
+
+    def retry_item(self):
+        return ('raw', (self.settle() if self.defer else 'RESET ROLE;\n') + 'SELECT * FROM rebate.retry();')
+
+    def end(self):
+        """The clock goes on until all is available: then it does not matter when it came."""
+        far = self.moment(400)
+        if not self.clock:
+            return ''
+        return 'SELECT model.unfreeze_all();\n%sSELECT model.before_mature(%s);\nCALL rebate.mature(%s);\n' % (
+            'SELECT model.before_age(%s);\nCALL rebate.age(%s);\n' % (far, far) if self.ageing else '', far, far)
