@@ -39,6 +39,7 @@ typedef struct SourceAudit
 	Relation	accrual;
 	Relation	account;
 	Snapshot	snapshot;
+	LinkGroups *groups;
 	TupleTableSlot *slot;
 	/* of the row at hand */
 	char	   *key;
@@ -87,7 +88,7 @@ decide_row(void *arg)
 	};
 
 	image_read(a->store, a->source, a->slot, &image);
-	links_judge(a->store, a->source, a->rel, &image, a->snapshot, &context.links, NULL);
+	links_judge(a->store, a->source, a->rel, &image, a->snapshot, a->groups, &context.links, NULL);
 	a->decision = decide(&context, &image, &a->facts);
 }
 
@@ -299,6 +300,7 @@ audit_orders(Store *store, Source *source, AuditOrder report, void *report_arg)
 	a.accrual = store_open(store, ST_ACCRUAL, AccessShareLock);
 	a.account = store_open(store, ST_ACCOUNT, AccessShareLock);
 	a.snapshot = RegisterSnapshot(GetLatestSnapshot());
+	a.groups = link_groups_create(store, a.snapshot);
 
 	/* rules are at least as new as the orders that the snapshot sees */
 	(void) rules_generation(store);
@@ -322,6 +324,7 @@ audit_orders(Store *store, Source *source, AuditOrder report, void *report_arg)
 	check_orphans(&a, context);
 	check_orphan_links(&a);
 	ExecDropSingleTupleTableSlot(slot);
+	link_groups_delete(a.groups);
 	UnregisterSnapshot(a.snapshot);
 	table_close(a.account, AccessShareLock);
 	table_close(a.accrual, AccessShareLock);

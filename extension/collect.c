@@ -201,6 +201,7 @@ typedef struct Again
 	TupleTableSlot *slot;
 	Relation	accrual;
 	Snapshot	snapshot;
+	LinkGroups *groups;			/* NULL: not while it is written down who belongs together */
 	bool		there;			/* its row */
 	List	   *mistaken;		/* orders that say of it what they must not */
 } Again;
@@ -245,8 +246,8 @@ decide_again(void *arg)
 	if (there)
 	{
 		image_read(a->store, a->source, a->slot, &image);
-		links_judge(a->store, a->source, a->rel, &image, a->snapshot, &context.links,
-					&a->mistaken);
+		links_judge(a->store, a->source, a->rel, &image, a->snapshot, a->groups,
+					&context.links, &a->mistaken);
 		inherit_unposted(a, &context.links);
 	}
 	context.archived = !there && (state->archived || state->facts->deferred_archived);
@@ -375,6 +376,75 @@ decide_item(Again *a, CollectBatch *failures, OrderItem *item)
 }
 
 /*
+ * Whether an item is read in a pass: those that are about another in pass 0, and
+ * all that are to be read again, or have failed, or were assumed to be new, after.
+ */
+static bool
+read_in_pass(const OrderItem *item, int pass)
+{
+	const ItemState *state = &item->state;
+
+	if (state->posted || state->moved)
+		return false;
+	if (pass == 0)
+		return item->about_another && state->reread;
+	return state->reread || (pass == 1 && (state->failed || state->facts->assumed));
+}
+
+/*
+ * Take a snapshot to read under, if there is none.  Groups wait until it is written
+ * down in pass 0 which orders belong to them.
+ */
+static void
+begin_reading(Again *a, int pass)
+{
+	if (a->accrual == NULL)
+		a->accrual = store_open(a->store, ST_ACCRUAL, AccessShareLock);
+	if (a->snapshot == NULL)
+		a->snapshot = RegisterSnapshot(GetLatestSnapshot());
+	if (a->groups == NULL && collection.linked && pass > 0)
+		a->groups = link_groups_create(a->store, a->snapshot);
+}
+
+static void
+forget_snapshot(Again *a)
+{
+	if (a->groups)
+		link_groups_delete(a->groups);
+	if (a->snapshot)
+		UnregisterSnapshot(a->snapshot);
+	a->groups = NULL;
+	a->snapshot = NULL;
+}
+
+/* What was written down is to be seen, and leads to other orders. */
+static void
+end_linked_pass(Again *a)
+{
+	if (collection.links_written)
+		forget_snapshot(a);
+	collection.links_written = false;
+	if (collection.group_pulls == NIL)
+		return;
+	begin_reading(a, 1);
+	collect_links_pull_groups(a->store, a->groups);
+}
+
+static void
+end_reading(Again *a, CollectBatch *failures)
+{
+	if (a->rel)
+	{
+		warn_failures(failures);
+		ExecDropSingleTupleTableSlot(a->slot);
+		table_close(a->rel, NoLock);
+	}
+	forget_snapshot(a);
+	if (a->accrual)
+		table_close(a->accrual, AccessShareLock);
+}
+
+/*
  * Read and decide again what was touched more than once, and what other orders
  * can be about: those first that are about another.  Runs in collection.context:
  * the orders are few.
@@ -395,37 +465,19 @@ decide_touched(Store *store)
 		for (int i = collection.first_unposted; i < collection.n; i++)
 		{
 			OrderItem  *item = collection.items[i];
-			ItemState  *state = &item->state;
 
-			if (state->posted || state->moved || (pass == 0 && !item->about_another) ||
-				!(state->reread || (pass == 1 && (state->failed || state->facts->assumed))))
+			if (!read_in_pass(item, pass))
 				continue;
-			if (a.accrual == NULL)
-				a.accrual = store_open(store, ST_ACCRUAL, AccessShareLock);
-			if (a.snapshot == NULL)
-				a.snapshot = RegisterSnapshot(GetLatestSnapshot());
+			begin_reading(&a, pass);
 			/* one more look, since it may have led to orders before it */
 			again |= collection.linked;
 			decide_item(&a, &failures, item);
 		}
-		if (a.snapshot && collection.linked)
-		{
-			/* what was written down is to be seen */
-			UnregisterSnapshot(a.snapshot);
-			a.snapshot = NULL;
-		}
+		if (collection.linked)
+			end_linked_pass(&a);
 		pass++;
 	} while (again);
-	if (a.rel)
-	{
-		warn_failures(&failures);
-		ExecDropSingleTupleTableSlot(a.slot);
-		table_close(a.rel, NoLock);
-	}
-	if (a.snapshot)
-		UnregisterSnapshot(a.snapshot);
-	if (a.accrual)
-		table_close(a.accrual, AccessShareLock);
+	end_reading(&a, &failures);
 }
 
 /* Write down the orders that failed, and forget those that no longer do. */

@@ -6,6 +6,7 @@
 #define REBATE_COLLECT_INTERNAL_H
 
 #include "collect.h"
+#include "links.h"
 
 /* Orders held before they are posted early: bounds memory */
 #define MAX_ITEMS 16384
@@ -54,6 +55,9 @@ typedef struct Collection
 	SubTransactionId flushing;	/* where a flush is at work */
 	uint64		firing;			/* counts firings of triggers */
 	bool		linked;			/* some are of sources whose orders can be about others */
+	/* while they are posted: */
+	bool		links_written;	/* since a snapshot was taken */
+	List	   *group_pulls;	/* groups to be decided, see collect_links.c */
 } Collection;
 
 extern Collection collection;
@@ -83,6 +87,9 @@ extern void collection_posted(void);
  */
 extern void collect_links_begin(Store *store);
 extern void collect_links_keep(Store *store, Source *source, OrderItem *item);
+
+/* Orders of the groups of those that were decided are to be decided, too */
+extern void collect_links_pull_groups(Store *store, LinkGroups *groups);
 
 /*
  * An order to be decided again because of another one.  Whoever decides it holds

@@ -92,20 +92,22 @@ lock_keys(Store *store, Source *source, List *keys)
 	while (taken)
 	{
 		Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+		LinkGroups *groups = link_groups_create(store, snapshot);
 		const char **array = palloc(sizeof(char *) * 2 * Max(list_length(keys), 1));
 		int			n = 0;
 		ListCell   *lc;
 
 		foreach(lc, keys)
 		{
-			char	   *root = NULL;
+			const char *root = NULL;
 
 			array[n++] = lfirst(lc);
 			if (source->replaces)
-				root = links_root(store, source->source_id, lfirst(lc), snapshot);
+				root = link_groups_root(groups, source->source_id, lfirst(lc));
 			if (root)
-				array[n++] = root;
+				array[n++] = pstrdup(root);
 		}
+		link_groups_delete(groups);
 		UnregisterSnapshot(snapshot);
 		taken = links_lock(source->source_id, array, n) && source->replaces;
 		pfree(array);
@@ -177,6 +179,7 @@ collect_links_begin(Store *store)
 	List	   *sources = NIL;
 	ListCell   *lc;
 
+	collection.group_pulls = NIL;
 	for (int i = collection.first_unposted; i < collection.n; i++)
 	{
 		OrderItem  *item = collection.items[i];
@@ -211,14 +214,45 @@ collect_links_pull(Store *store, Source *source, const char *key)
 	collection_touch(item);
 }
 
-/* All orders that were split from the same one as this */
+/* An order with whose group something is */
+typedef struct GroupPull
+{
+	Source	   *source;
+	const char *key;
+} GroupPull;
+
+/*
+ * All orders that were split from the same one as this are to be decided again:
+ * at the end of the pass, when all is written down that it has to say.
+ */
 static void
-pull_group(Store *store, Source *source, const char *key, Snapshot snapshot)
+pull_group(Source *source, const char *key)
+{
+	GroupPull  *pull = palloc(sizeof(GroupPull));
+
+	pull->source = source;
+	pull->key = pstrdup(key);
+	collection.group_pulls = lappend(collection.group_pulls, pull);
+}
+
+void
+collect_links_pull_groups(Store *store, LinkGroups *groups)
 {
 	ListCell   *lc;
 
-	foreach(lc, links_group(store, source->source_id, key, snapshot))
-		collect_links_pull(store, source, lfirst(lc));
+	foreach(lc, collection.group_pulls)
+	{
+		GroupPull  *pull = lfirst(lc);
+		char	   *const *keys;
+		int			n = link_groups_take(groups, pull->source->source_id, pull->key, &keys);
+
+		for (int i = 0; i < n; i++)
+			collect_links_pull(store, pull->source, keys[i]);
+		pfree(unconstify(char *, pull->key));
+		pfree(pull);
+	}
+	list_free(collection.group_pulls);
+	collection.group_pulls = NIL;
 }
 
 /* One kind of what an item says; "others" are decided with it if that has changed. */
@@ -234,14 +268,13 @@ keep_kind(Store *store, Source *source, OrderItem *item, const Decision *d, char
 	if (links_agree(kind, found ? &link : NULL, d))
 		return;
 	links_write(store, source->source_id, item->key, kind, found ? &link : NULL, d);
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	collection.links_written = true;
 	if (kind == LINK_REPLACES && found)
-		pull_group(store, source, link.target, snapshot);
+		pull_group(source, link.target);
 	if (kind == LINK_RETURN && found)
 		collect_links_pull(store, source, link.target);
 	if (kind == LINK_RETURN && target)
 		collect_links_pull(store, source, target);
-	UnregisterSnapshot(snapshot);
 }
 
 void
@@ -255,13 +288,9 @@ collect_links_keep(Store *store, Source *source, OrderItem *item)
 		keep_kind(store, source, item, d, LINK_RETURN);
 	if (source->replaces)
 	{
-		Snapshot	snapshot;
-
 		/* what a row replaced stays known when it is gone */
 		if (d->has_row)
 			keep_kind(store, source, item, d, LINK_REPLACES);
-		snapshot = RegisterSnapshot(GetLatestSnapshot());
-		pull_group(store, source, item->key, snapshot);
-		UnregisterSnapshot(snapshot);
+		pull_group(source, item->key);
 	}
 }

@@ -174,7 +174,7 @@ decide_money(DecideContext *context, OrderImage *image, Decision *d)
 	Applicable *rules;
 	int			n = decide_find_rules(context, image, d, &rules);
 
-	if (context->links.group != NIL)
+	if (context->links.peers)
 		n = decide_share_rules(context, image, d, rules, n);
 	if (n == 0)
 	{

@@ -232,7 +232,7 @@ decide_find_rules(DecideContext *context, OrderImage *image, Decision *d, Applic
 			/* the rule may apply in a version with another scope */
 			if (v == NULL || v->version != c->version)
 				continue;
-			alone = context->links.group == NIL || !decide_counts_once(v);
+			alone = context->links.peers == NULL || !decide_counts_once(v);
 			if (!applies(source, image, v, alone))
 				continue;
 			if (n == allocated)

@@ -77,7 +77,9 @@ decide_order(void *arg)
 	{
 		image_read(e->store, e->source, e->slot, &e->image);
 		e->image_read = true;
-		links_judge(e->store, e->source, e->rel, &e->image, e->snapshot, &context.links, NULL);
+		/* the groups live as long as the links, which tell of them */
+		links_judge(e->store, e->source, e->rel, &e->image, e->snapshot,
+					link_groups_create(e->store, e->snapshot), &context.links, NULL);
 		e->links = context.links;
 		if (e->image.currency)
 			e->scale = e->image.currency->scale;

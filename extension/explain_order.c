@@ -155,16 +155,19 @@ explain_returns(Explain *e)
 static void
 explain_group(Explain *e, StringInfo detail)
 {
-	int			n = list_length(e->links.group);
+	const OrderPeers *peers = e->links.peers;
+	int			shown = 0;
 
-	for (int i = 0; i < Min(n, MAX_GROUP_KEYS); i++)
-		if (i == 0)
-			explain_remark(detail, "fixed amounts, minimums and limits shared with order %s",
-						   ((GroupMember *) linitial(e->links.group))->key);
-		else
-			explain_remark(detail, "%s", ((GroupMember *) list_nth(e->links.group, i))->key);
-	if (n > MAX_GROUP_KEYS)
-		explain_remark(detail, "%d more", n - MAX_GROUP_KEYS);
+	for (int i = 0; peers && i < peers->n && shown < MAX_GROUP_KEYS; i++)
+	{
+		const char *key = peers->members[i].key;
+
+		if (strcmp(key, e->key) != 0)
+			explain_remark(detail, shown++ == 0 ?
+						   "fixed amounts, minimums and limits shared with order %s" : "%s", key);
+	}
+	if (peers && peers->n - 1 > shown)
+		explain_remark(detail, "%d more", peers->n - 1 - shown);
 }
 
 /*

@@ -238,159 +238,9 @@ sum_returned(OrderLinks *links, const OrderImage *image, List *returns, List **m
 	}
 }
 
-static bool
-has_key(List *keys, const char *key)
-{
-	ListCell   *lc;
-
-	foreach(lc, keys)
-		if (strcmp(lfirst(lc), key) == 0)
-			return true;
-	return false;
-}
-
-/* Where the way from an order ends, or meets itself */
-static char *
-follow(Store *store, int32 source_id, const char *key, Snapshot snapshot, bool *cycle)
-{
-	List	   *way = NIL;
-	char	   *at = pstrdup(key);
-	Link		link;
-
-	*cycle = false;
-	while (links_of(store, source_id, at, LINK_REPLACES, snapshot, &link))
-	{
-		CHECK_FOR_INTERRUPTS();
-		way = lappend(way, at);
-		at = link.target;
-		*cycle = has_key(way, at);
-		if (*cycle)
-			break;
-	}
-	return at;
-}
-
-char *
-links_root(Store *store, int32 source_id, const char *key, Snapshot snapshot)
-{
-	bool		cycle;
-	char	   *root = follow(store, source_id, key, snapshot, &cycle);
-
-	return cycle ? NULL : root;
-}
-
-static int
-compare_keys(const ListCell *a, const ListCell *b)
-{
-	return strcmp(lfirst(a), lfirst(b));
-}
-
-List *
-links_group(Store *store, int32 source_id, const char *key, Snapshot snapshot)
-{
-	bool		cycle;
-	List	   *group = list_make1(follow(store, source_id, key, snapshot, &cycle));
-
-	for (int i = 0; i < list_length(group); i++)
-	{
-		ListCell   *lc;
-
-		foreach(lc, links_to(store, source_id, list_nth(group, i), LINK_REPLACES, snapshot))
-		{
-			Link	   *link = lfirst(lc);
-
-			CHECK_FOR_INTERRUPTS();
-			if (!has_key(group, link->key))
-				group = lappend(group, link->key);
-		}
-	}
-	list_sort(group, compare_keys);
-	return group;
-}
-
-/* The facts of the order that this one was split from */
-static void
-inherit(Store *store, Source *source, Relation accrual, const char *root, Snapshot snapshot,
-		OrderLinks *links)
-{
-	OrderFacts	facts;
-
-	links->root = root;
-	facts_read(store, accrual, source->source_id, root, snapshot, &facts);
-	links->root_known = facts.seen;
-	links->generation = facts.generation;
-	links->first_seen = facts.first_seen;
-	links->root_before = (facts.flags & ORDER_BEFORE_ATTACHMENT) != 0;
-}
-
-/*
- * The row of another order of the group, if it counts beside the one that is
- * judged: alive, in its currency, with an amount of its sign.
- */
-static GroupMember *
-read_member(Store *store, Source *source, Relation rel, Relation accrual, char *key,
-			const OrderImage *image, Snapshot snapshot)
-{
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	GroupMember *member = NULL;
-	OrderFacts	facts;
-
-	if (facts_fetch_row(source, rel, key, snapshot, slot))
-	{
-		GroupMember *m = palloc0(sizeof(GroupMember));
-		TupleTableSlot *own = MakeSingleTupleTableSlot(source->desc, &TTSOpsHeapTuple);
-
-		ExecForceStoreHeapTuple(ExecCopySlotHeapTuple(slot), own, false);
-		m->key = key;
-		image_read(store, source, own, &m->image);
-		facts_read(store, accrual, source->source_id, key, snapshot, &facts);
-		m->first_seen = facts.seen ? facts.first_seen : GetCurrentTransactionStartTimestamp();
-		if (m->image.sqlerrcode == 0 && m->image.phase != PHASE_VOID && !m->image.original &&
-			!(facts.flags & ORDER_BEFORE_ATTACHMENT) &&
-			!(m->image.has_order_time && m->image.order_time < source->since) &&
-			strcmp(m->image.currency->code, image->currency->code) == 0 &&
-			arith_sign(m->image.amount) == arith_sign(image->amount) &&
-			arith_sign(image->amount) != 0)
-			member = m;
-	}
-	ExecDropSingleTupleTableSlot(slot);
-	return member;
-}
-
-/* The other orders that were split from the same one, and what is inherited of it. */
-static void
-judge_group(Store *store, Source *source, Relation rel, OrderImage *image, Snapshot snapshot,
-			OrderLinks *links)
-{
-	Relation	accrual;
-	List	   *keys;
-	char	   *root = links_root(store, source->source_id, image->key, snapshot);
-	ListCell   *lc;
-
-	links->cycle = root == NULL;
-	if (links->cycle)
-		return;
-	keys = links_group(store, source->source_id, image->key, snapshot);
-	if (list_length(keys) == 1)
-		return;
-	accrual = store_open(store, ST_ACCRUAL, AccessShareLock);
-	if (strcmp(root, image->key) != 0)
-		inherit(store, source, accrual, root, snapshot, links);
-	foreach(lc, keys)
-	{
-		GroupMember *member = NULL;
-
-		if (strcmp(lfirst(lc), image->key) != 0)
-			member = read_member(store, source, rel, accrual, lfirst(lc), image, snapshot);
-		if (member)
-			links->group = lappend(links->group, member);
-	}
-	table_close(accrual, NoLock);
-}
-
 void
 links_judge(Store *store, Source *source, Relation rel, OrderImage *image, Snapshot snapshot,
-			OrderLinks *links, List **mistaken)
+			LinkGroups *groups, OrderLinks *links, List **mistaken)
 {
 	memset(links, 0, sizeof(*links));
 	if (!source->linked || image->sqlerrcode != 0)
@@ -401,8 +251,8 @@ links_judge(Store *store, Source *source, Relation rel, OrderImage *image, Snaps
 	if (source->original)
 		sum_returned(links, image, links_to(store, source->source_id, image->key, LINK_RETURN,
 											snapshot), mistaken);
-	if (source->replaces && !image->original)
-		judge_group(store, source, rel, image, snapshot, links);
+	if (source->replaces && !image->original && groups)
+		link_groups_judge(groups, source, rel, image, links);
 }
 
 /*----------------------------------------------------------------------------

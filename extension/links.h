@@ -45,21 +45,43 @@ extern void links_write(Store *store, int32 source_id, const char *key, char kin
 						const Link *old, const Decision *d);
 
 /*
+ * links_group.c: groups of orders with the same root, as they are under one
+ * snapshot.  What is returned is good until the next call.
+ */
+typedef struct LinkGroups LinkGroups;
+
+extern LinkGroups *link_groups_create(Store *store, Snapshot snapshot);
+extern void link_groups_delete(LinkGroups *groups);
+
+/*
  * The order that others were split from, by way of whatever is between; the order
  * itself if it was not.  NULL: the way leads back to where it was.
  */
-extern char *links_root(Store *store, int32 source_id, const char *key, Snapshot snapshot);
-
-/* Keys of all orders with the same root, in their order, the order itself among them */
-extern List *links_group(Store *store, int32 source_id, const char *key, Snapshot snapshot);
+extern const char *link_groups_root(LinkGroups *groups, int32 source_id, const char *key);
 
 /*
- * Find out what other orders mean for the order that "image" is of.  Orders that
- * say something of it which they must not, their keys, are added to *mistaken if
- * that is not NULL.  "rel" is the source's table.  Raises what expressions raise.
+ * Keys of all orders with the same root, in their order, the order itself among
+ * them; none if they were taken before.
+ */
+extern int	link_groups_take(LinkGroups *groups, int32 source_id, const char *key,
+							 char *const **keys);
+
+/* Which orders count beside the one that "image" is of, and what it inherits */
+extern void link_groups_judge(LinkGroups *groups, Source *source, Relation rel,
+							  const OrderImage *image, OrderLinks *links);
+
+/* The place of an order among its peers; -1: it is not there */
+extern int	order_peers_find(const OrderPeers *peers, const char *key);
+
+/*
+ * Find out what other orders mean for the order that "image" is of; "groups" NULL:
+ * without those that were split from the same one.  Orders that say something of
+ * it which they must not, their keys, are added to *mistaken if that is not NULL.
+ * "rel" is the source's table.  Raises what expressions raise.
  */
 extern void links_judge(Store *store, Source *source, Relation rel, OrderImage *image,
-						Snapshot snapshot, OrderLinks *links, List **mistaken);
+						Snapshot snapshot, LinkGroups *groups, OrderLinks *links,
+						List **mistaken);
 
 /*
  * Lock orders of one source until the end of the transaction, in an order that

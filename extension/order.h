@@ -146,13 +146,24 @@ typedef enum OriginalState
 	ORIGINAL_OTHER_CURRENCY
 } OriginalState;
 
-/* Another live order that was split from the same one */
+/* A live order that was split from the same one as others */
 typedef struct GroupMember
 {
-	char	   *key;
-	OrderImage	image;
-	TimestampTz first_seen;
+	const char *key;
+	OrderImage	image;			/* as far as rules are judged by it */
 } GroupMember;
+
+/* Those of a group that count together: of one currency, with amounts of one sign */
+typedef struct OrderPeers
+{
+	MemoryContext context;		/* they live in */
+	CurrencyInfo *currency;
+	int			sign;
+	int			n;
+	int			allocated;
+	GroupMember *members;		/* in the order of their keys */
+	List	   *views;			/* what rules give them, see decide_group.c */
+} OrderPeers;
 
 typedef struct OrderLinks
 {
@@ -162,7 +173,7 @@ typedef struct OrderLinks
 	OriginalState original;
 	/* of an order that was split from another one, or that others were split from */
 	bool		cycle;			/* it was split from itself */
-	List	   *group;			/* of GroupMember: the others, in the order of their keys */
+	OrderPeers *peers;			/* itself among them; NULL: it is alone */
 	const char *root;			/* NULL: it is the root itself */
 	bool		root_known;		/* and these are its facts: */
 	int32		generation;
