@@ -75,9 +75,13 @@ collect_touch(Store *store, Source *source, const char *key)
 void
 collect_again(Store *store, Source *source, const char *key, bool archived)
 {
-	OrderItem  *item = touch(store, source, key);
-	ItemState  *state = collection_change(item);
+	OrderItem  *item;
+	ItemState  *state;
 
+	/* no failure of a statement before it stands */
+	collect_firing();
+	item = touch(store, source, key);
+	state = collection_change(item);
 	state->failed = false;
 	state->reconciled = true;
 	state->any_backdate = true;

@@ -64,7 +64,7 @@ CREATE TRIGGER zz AFTER INSERT ON n FOR EACH ROW EXECUTE FUNCTION rebate.collect
 INSERT INTO n VALUES (4, 'ann', 100, 1, now());
 DROP TRIGGER zz ON n;
 
--- many orders, many failures, inside a savepoint
+-- many orders, many failures, inside a savepoint: posted when the collection is full, and that is all
 CREATE TABLE b (id int PRIMARY KEY, m text, amount numeric);
 INSERT INTO b SELECT i, 'm' || i % 10, 100 FROM generate_series(1, 20000) i;
 INSERT INTO b VALUES (119990, 'm1', 5);

@@ -228,6 +228,16 @@ UPDATE orders SET total = 30 WHERE id > 100000;
 SELECT order_key, sqlstate, message, attempts FROM rebate.failures ORDER BY order_key COLLATE "C";
 SELECT violation, count(*) FROM rebate.audit() GROUP BY violation;
 
+-- and so does a person, in the same transaction
+BEGIN;
+UPDATE orders SET id = id + 50000 WHERE id IN (1, 2);
+SELECT rebate.flush();
+SELECT rebate.reconcile('orders', ARRAY['1', '2', '50001', '50002']);
+COMMIT;
+SELECT order_key, message FROM rebate.failures WHERE order_key IN ('1', '2', '50001', '50002');
+SELECT order_key, earned FROM rebate.accruals WHERE order_key IN ('1', '2', '50001', '50002') ORDER BY order_key COLLATE "C";
+SELECT violation, count(*) FROM rebate.audit() GROUP BY violation;
+
 --
 -- A function that a condition calls, which has a savepoint of its own, inside a flush: it is no place to post from.
 --
