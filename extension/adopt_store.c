@@ -324,7 +324,7 @@ rebate_adopt_store(PG_FUNCTION_ARGS)
 	if (version == 0)
 		fill_empty(extowner, owner, upgrade_latest(extowner));
 	make_ours(extowner, owner);
-	end_scripts(level);
 	adopt_sources();
+	end_scripts(level);
 	PG_RETURN_NAME(result);
 }

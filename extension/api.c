@@ -13,6 +13,7 @@
 #include "utils/memutils.h"
 
 #include "api.h"
+#include "session.h"
 
 /* Argument "argno", a text, as C string; NULL for a null. */
 char *
@@ -127,10 +128,8 @@ sql_int(SqlParams *p, int32 value)
 int
 sql_begin(void)
 {
-	int			level = NewGUCNestLevel();
+	int			level = session_pin();
 
-	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	return level;

@@ -23,6 +23,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
@@ -35,6 +36,7 @@
 #include "create_store.h"
 #include "expr.h"
 #include "reconcile.h"
+#include "session.h"
 #include "store.h"
 
 PG_FUNCTION_INFO_V1(rebate_attach);
@@ -318,9 +320,11 @@ rebate_attach(PG_FUNCTION_ARGS)
 	bool		replace;
 	bool		triggers;
 	bool		changes = true;
+	int			level;
 
 	check_not_null(fcinfo, ARG_SOURCE, "source");
 	relid = PG_GETARG_OID(ARG_SOURCE);
+	level = session_pin_names();
 	read_arguments(fcinfo, &map);
 	replace = PG_GETARG_BOOL(ARG_REPLACE);
 	(void) collect_flush();
@@ -350,6 +354,7 @@ rebate_attach(PG_FUNCTION_ARGS)
 					(errmsg("table \"%s\" is attached already, nothing changed",
 							RelationGetRelationName(rel))));
 			relation_close(rel, NoLock);
+			AtEOXact_GUC(true, level);
 			PG_RETURN_OID(relid);
 		}
 	}
@@ -377,6 +382,7 @@ rebate_attach(PG_FUNCTION_ARGS)
 	 */
 	(void) reconcile_attach(relid, changes && map.text[MAP_ORDER_TIME] == NULL,
 							recorded.exists);
+	AtEOXact_GUC(true, level);
 	PG_RETURN_OID(relid);
 }
 

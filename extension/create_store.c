@@ -35,6 +35,7 @@
 #include "api.h"
 #include "collect.h"
 #include "create_store.h"
+#include "session.h"
 #include "store.h"
 #include "store_guard.h"
 
@@ -67,10 +68,8 @@ extension_owner(Oid *extension)
 int
 begin_scripts(void)
 {
-	int			level = NewGUCNestLevel();
+	int			level = session_pin();
 
-	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
 	/* The caller's taste must not become the shape of the store. */
 	(void) set_config_option("default_tablespace", "", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);

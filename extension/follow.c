@@ -32,6 +32,7 @@
 #include "tcop/deparse_utility.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -42,6 +43,7 @@
 #include "collect.h"
 #include "follow.h"
 #include "partition.h"
+#include "session.h"
 #include "source.h"
 #include "store.h"
 #include "store_guard.h"
@@ -477,6 +479,7 @@ rebate_follow_partitions(PG_FUNCTION_ARGS)
 	Oid		   *relids;
 	CollectedCommand **commands;
 	bool		pushed = false;
+	int			pins;
 
 	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
 		ereport(ERROR,
@@ -484,6 +487,9 @@ rebate_follow_partitions(PG_FUNCTION_ARGS)
 				 errmsg("this function was not called by an event trigger")));
 	if (!may_concern_us(data->parsetree) || !is_attached(InvalidOid))
 		PG_RETURN_NULL();
+
+	/* names that are recorded do not depend on who changes them */
+	pins = session_pin_names();
 
 	/* DETACH CONCURRENTLY comes in a transaction of its own, without a snapshot */
 	if (!ActiveSnapshotSet())
@@ -511,6 +517,7 @@ rebate_follow_partitions(PG_FUNCTION_ARGS)
 		record_rename_tables();
 	if (pushed)
 		PopActiveSnapshot();
+	AtEOXact_GUC(true, pins);
 	PG_RETURN_NULL();
 }
 

@@ -28,6 +28,7 @@
 #include "utils/syscache.h"
 
 #include "cluster.h"
+#include "session.h"
 #include "store.h"
 #include "store_guard.h"
 #include "store_shape.h"
@@ -453,9 +454,7 @@ store_spi_begin(Store *s, StoreSpi *scope)
 	SetUserIdAndSecContext(s->owner,
 						   scope->save_sec_context | SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS);
-	scope->guc_nestlevel = NewGUCNestLevel();
-	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
+	scope->guc_nestlevel = session_pin();
 	scope->save_writing = writing;
 	writing = true;
 }
