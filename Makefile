@@ -8,7 +8,7 @@
 #   make demo                a sample shop on a private server; ORDERS=file.csv: with your own orders
 #   make psql                the same shop, and a psql in it
 #   make seed DB=mydb        fills a sample shop in your own database
-#   make bench               all benchmarks; make bench-oltp: one
+#   make bench               all benchmarks; make bench-oltp: one; make bench-report: docs/BENCHMARKS.md
 
 EXTENSION   = rebate
 MODULE_big  = rebate
@@ -97,6 +97,10 @@ seed:
 bench:
 	@test/deps build
 	@test/bench/run
+
+bench-report: FORCE
+	@test/deps build
+	@test/bench/report
 
 bench-%: FORCE
 	@test/deps build

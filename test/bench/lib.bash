@@ -17,7 +17,7 @@ slice=${BENCH_SLICE:-0.05}              # seconds after which the next variant h
 members=${BENCH_MEMBERS:-100000}
 
 # A server as in production, but for what makes rounds unequal: checkpoints and autovacuum in the middle of one.
-bench_settings="shared_buffers = '512MB'
+bench_settings="shared_buffers = '${BENCH_SHARED_BUFFERS:-512MB}'
 wal_level = 'replica'
 max_wal_size = '32GB'
 checkpoint_timeout = '1h'
@@ -56,12 +56,8 @@ declare -A host_of=() postmaster_of=() load_of=()
 # Before the first bench: the server's files in $run/tree, with rebate, and an empty data directory.
 bench_tree() {
 	rb_copy_tree "$run/tree"
-	case " ${BENCH_VARIANTS:-rebate} " in
-	*rebate* | *rules_*)
-		rb_copy_source "$run/src"
-		rb_build "$run/src" "$run/tree" >"$run/build" 2>&1 || { cat "$run/build" >&2; rb_die "rebate does not build"; }
-		;;
-	esac
+	rb_copy_source "$run/src"
+	rb_build "$run/src" "$run/tree" >"$run/build" 2>&1 || { cat "$run/build" >&2; rb_die "rebate does not build"; }
 	(cd / && rb_initdb "$run/tree" "$run/template")
 	# Not the environment of a server, but the private programs.
 	PATH=$run/tree$rb_bindir:$PATH
@@ -88,6 +84,18 @@ server_start() {
 	host_of[$1]=$(cat "$run/servers/$1/socket")
 	postmaster_of[$1]=$(head -n 1 "$run/servers/$1/data/postmaster.pid")
 	server_warm "$1"
+}
+
+# Stops a server and starts it again with this many microseconds more for each flush of the WAL.
+restart() {                             # VARIANT MICROSECONDS
+	local library=$run/flush_delay.so
+	rb_stop "$run/servers/$1"
+	if [ "$2" = 0 ]; then
+		server_start "$1"
+		return
+	fi
+	[ -e "$library" ] || "${CC:-cc}" -O2 -Wall -shared -fPIC -o "$library" "$bench_dir/delivery/flush_delay.c" -ldl
+	FLUSH_DELAY_US=$2 LD_PRELOAD=$library server_start "$1"
 }
 
 # Touches all shared buffers, as a server that has run for a while has: the kernel makes memory when it is first touched,
@@ -196,7 +204,7 @@ load_start() {
 	PGHOST=${host_of[$v]} pgbench -n -M prepared -c "$clients" -j "$((clients > 1 ? 2 : 1))" -T 100000 -f "$bench_dir/$file" \
 		-D members="$members" -U shop "$@" shop >"$run/load-$v" 2>&1 &
 	load_of[$v]=$!
-	for _ in {1..100}; do
+	for _ in {1..400}; do
 		if [ "$(backends "$v" | wc -l)" = "$clients" ]; then return; fi
 		load_check "$v"
 		sleep 0.05
@@ -269,8 +277,9 @@ turns_round() {                         # VARIANT..
 	done <"$run/turns"
 }
 
-# Rounds of turns for variants whose loads `COMMAND VARIANT` starts; the first, a short one, does not count: caches,
+# Rounds of turns for variants whose loads `COMMAND VARIANT` starts; the first, of warm_up seconds, does not count: caches,
 # first changes of pages after the checkpoint. With `pinned` as fourth word each client shares a CPU with its session.
+warm_up=1
 turns() {                               # ROUNDS COMMAND free|pinned VARIANT..
 	local n=$1 command=$2 where=$3 v
 	shift 3
@@ -281,7 +290,7 @@ turns() {                               # ROUNDS COMMAND free|pinned VARIANT..
 	done
 	if [ "$where" = pinned ]; then load_pin "$@"; fi
 	for ((round = 0; round <= n; round++)); do
-		if [ "$round" = 0 ]; then seconds=1 turns_round "$@"; samples_new; else turns_round "$@"; fi
+		if [ "$round" = 0 ]; then seconds=$warm_up turns_round "$@"; samples_new; else turns_round "$@"; fi
 	done
 	load_end "$@"
 }

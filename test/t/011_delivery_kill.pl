@@ -9,7 +9,6 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Processes;
 use Test::More;
-use JSON::PP ();
 use List::Util qw(shuffle);
 use POSIX qw(:sys_wait_h);
 use Time::HiRes qw(time usleep);
@@ -52,6 +51,7 @@ $node->init;
 $node->append_conf('postgresql.conf', q{
 shared_preload_libraries = 'rebate'
 rebate.ring_size = 1024
+log_statement = none
 restart_after_crash = on
 max_prepared_transactions = 20
 checkpoint_timeout = 30s
@@ -328,24 +328,23 @@ my @ledger = split /\n/, $node->safe_psql('postgres', q{
 
 foreach my $file ('feed', 'member')
 {
-    my (@events, %last, @unordered, $bad);
+    my (%last, @unordered);
 
-    foreach my $line (@{ lines_of($file) })
+    # The server reads JSON faster than Perl. Each line has a cursor and a text.
+    my ($status, $out, $errors) = $node->psql('postgres', qq{
+        CREATE TABLE $file (line serial, cursor text, event text);
+        \\copy $file (cursor, event) FROM '$dir/$file' WITH (FORMAT csv, DELIMITER E'\\t', QUOTE E'\\x01')
+        SELECT concat_ws(' ', e->>'member', e->>'currency', e->>'seq', e->>'kind', e->>'amount', e->>'posting_id', e->'order'->>'id',
+            b->>'tracked', b->>'pending', b->>'maturing', b->>'available', b->>'held')
+        FROM $file, LATERAL (SELECT event::jsonb AS e, event::jsonb->'balance' AS b) j ORDER BY line});
+    is($status, 0, "$file: each line is an event") or diag($errors);
+    my @events = split /\n/, $out;
+    foreach my $event (@events)
     {
-        my ($cursor, $text) = split /\t/, $line, 2;
-        my $e = eval { JSON::PP::decode_json($text) };
-        if (!$e)
-        {
-            $bad //= $line;
-            next;
-        }
-        push @unordered, "$e->{member} $e->{seq} after " . ($last{ $e->{account} } // 0)
-          if $e->{seq} != ($last{ $e->{account} } // 0) + 1;
-        $last{ $e->{account} } = $e->{seq};
-        push @events, join ' ', @$e{qw(member currency seq kind amount posting_id)}, $e->{order}{id},
-          @{ $e->{balance} }{qw(tracked pending maturing available held)};
+        my ($member, undef, $seq) = split ' ', $event;
+        push @unordered, "$member $seq after " . ($last{$member} // 0) if $seq != ($last{$member} // 0) + 1;
+        $last{$member} = $seq;
     }
-    is($bad, undef, "$file: each line is an event");
     is(scalar(@unordered), 0, "$file: each account's events come in order, without gap, and once")
       or diag(join "\n", @unordered[ 0 .. ($#unordered < 9 ? $#unordered : 9) ]);
 

@@ -48,17 +48,6 @@ helpers_build() {
 		"${CC:-cc}" -O2 -Wall -I"$("$pg_config" --includedir)" -o "$helpers/$program" "$bench_dir/delivery/$program.c" \
 			-L"$("$pg_config" --libdir)" -lpq -lpthread
 	done
-	"${CC:-cc}" -O2 -Wall -shared -fPIC -o "$helpers/flush_delay.so" "$bench_dir/delivery/flush_delay.c" -ldl
-}
-
-# Stops a server and starts it again with this many microseconds more for each flush.
-restart() {                             # VARIANT MICROSECONDS
-	rb_stop "$run/servers/$1"
-	if [ "$2" -gt 0 ]; then
-		FLUSH_DELAY_US=$2 LD_PRELOAD=$helpers/flush_delay.so server_start "$1"
-	else
-		server_start "$1"
-	fi
 }
 
 # Clients that listen: NAME VARIANT CONNECTIONS CHANNEL
@@ -104,21 +93,6 @@ writers_end() {                         # VARIANT
 	load_check "$1"
 	kill -STOP "${load_of[$1]}"
 	load_end "$1"
-}
-
-# As turns, but for a first round that is long enough for 64 sessions to know their rules and pages.
-long_turns() {                          # ROUNDS VARIANT..
-	local n=$1 v
-	shift
-	for v in "$@"; do
-		writers "$v"
-		sleep 0.3
-		kill -STOP "${load_of[$v]}"
-	done
-	for ((round = 0; round <= n; round++)); do
-		if [ "$round" = 0 ]; then seconds=$((1 + n_writers / 8)) turns_round "$@"; samples_new; else turns_round "$@"; fi
-	done
-	load_end "$@"
 }
 
 part() { case " $parts " in *" $1 "*) return 0 ;; esac; return 1; }
@@ -255,7 +229,9 @@ writers_with_delay() {
 	for n in 1 8 64; do
 		n_writers=$n
 		case " ${variants[*]} " in *' off '*) ;; *) continue ;; esac
-		if [ "$n" = 64 ]; then long_turns "$rounds" "${variants[@]}"; else long_turns "$rounds" worker off; fi
+		# long enough for 64 sessions to know their rules and pages
+		warm_up=$((1 + n / 8))
+		if [ "$n" = 64 ]; then turns "$rounds" writers free "${variants[@]}"; else turns "$rounds" writers free worker off; fi
 		note_orders "$n writers, flushes 1 ms longer" "${variants[@]}"
 		metric_vs "tps_vs_off_$n" worker off tps
 		if [ "$n" = 64 ]; then metric_vs tps_vs_commit_notify worker commit tps; fi

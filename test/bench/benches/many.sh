@@ -1,0 +1,63 @@
+# shellcheck shell=bash
+# CPU of a single order where there is much: 1,000 partitions against 12, 10,000,000 members against 100,000, 100,000
+# rules against 1,000.
+# server: max_locks_per_transaction = 4096
+
+partitions=${BENCH_PARTITIONS:-1000}
+many_members=${BENCH_MANY_MEMBERS:-10000000}
+many_rules=${BENCH_MANY_RULES:-100000}
+parts=${BENCH_PARTS:-partitions members rules}
+
+part() { case " $parts " in *" $1 "*) return 0 ;; esac; return 1; }
+
+# Each part makes its own servers, since all of them together are large.
+bench_setup() { :; }
+
+# Of which shop: members_N and rules_N are named after what they have; the rest is as everywhere.
+load() {
+	case $1 in
+	members_*) members=${1#members_} load_start "$1" 1 order.pgbench -D merchants=1000 ;;
+	rules_*) load_start "$1" 1 order.pgbench -D merchants="${1#rules_}" ;;
+	*) load_start "$1" 1 order.pgbench -D merchants=1000 ;;
+	esac
+}
+bench_load() { load "$1"; }
+
+compare() {                             # METRIC LARGE SMALL
+	note_server "$2"
+	samples_new
+	turns "$rounds" load pinned "$3" "$2"
+	note_orders "1 client" "$3" "$2"
+	metric_vs "$1" "$2" "$3" cpu
+	bench_check "$2"
+	bench_check "$3"
+	bench_servers_end
+}
+
+partitioned_shop() {                    # VARIANT PARTITIONS
+	local begin=$SECONDS
+	bench_server "$1"
+	script "$1" shop.sql
+	script "$1" many_partitions.sql -v partitions="$2"
+	script "$1" rebate.sql -v merchants=1000
+	script "$1" fill.sql -v merchants=1000
+	note "$1: made in $((SECONDS - begin)) s"
+}
+
+bench_measure() {
+	if part partitions; then
+		partitioned_shop partitions_12 12
+		partitioned_shop "partitions_$partitions" "$partitions"
+		compare partitions_ratio "partitions_$partitions" partitions_12
+	fi
+	if part members; then
+		bench_shop "members_$members" 1000 rebate
+		members=$many_members bench_shop "members_$many_members" 1000 rebate
+		compare members_ratio "members_$many_members" "members_$members"
+	fi
+	if part rules; then
+		bench_shop rules_1000 1000 rebate
+		bench_shop "rules_$many_rules" "$many_rules" rebate
+		compare rules_ratio "rules_$many_rules" rules_1000
+	fi
+}
