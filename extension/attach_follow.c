@@ -20,16 +20,30 @@ void
 record_free_name(Oid relid, const char *name)
 {
 	SqlParams	params = {0};
+	uint64		n;
 
 	sql_text(&params, name);
 	sql_param(&params, OIDOID, ObjectIdGetDatum(relid), false);
-	sql_run("UPDATE rebate_data.source s SET"
+	n = sql_run("UPDATE rebate_data.source s SET"
 			"  relation_name = COALESCE((SELECT format('%I.%I', n.nspname, c.relname)"
 			"    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = s.relation::oid),"
 			"    format('%s (dropped, source %s)', s.relation_name, s.source_id)),"
 			"  detached_at = CASE WHEN EXISTS (SELECT FROM pg_class c WHERE c.oid = s.relation::oid)"
 			"    THEN s.detached_at ELSE COALESCE(s.detached_at, now()) END"
-			" WHERE s.relation_name = $1 AND s.relation::oid <> $2", &params, SPI_OK_UPDATE);
+			" WHERE s.relation_name = $1 AND s.relation::oid <> $2"
+			" RETURNING CASE WHEN NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = s.relation::oid)"
+			"           THEN s.relation_name END", &params, SPI_OK_UPDATE_RETURNING);
+	for (uint64 row = 0; row < n; row++)
+	{
+		char	   *old_name = sql_get_text(row, 1, CurrentMemoryContext);
+
+		if (old_name)
+			ereport(NOTICE,
+					(errmsg("table %s is not the one that was attached before under this name",
+							name),
+					 errdetail("That one was dropped; its rebates stay, in the views as those of \"%s\".",
+							   old_name)));
+	}
 }
 
 /*

@@ -67,6 +67,7 @@ const DoctorQuery doctor_table_queries[] = {
 		"  FROM pg_trigger g"
 		" WHERE g.tgfoid IN (SELECT w.function FROM wanted w) AND NOT g.tgisinternal AND g.tgparentid = 0"
 		"   AND g.tgrelid NOT IN (SELECT r.relid FROM relations r)"
+		"   AND NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = g.tgrelid AND i.inhdetachpending)"
 	" ORDER BY 1"},
 	{"triggers", false,
 		WITH_ATTACHED
@@ -97,6 +98,14 @@ const DoctorQuery doctor_table_queries[] = {
 		"  JOIN rebate_data.source c ON c.relation = k.conrelid AND c.detached_at IS NULL"
 		"  JOIN rebate_data.source p ON p.relation = k.confrelid AND p.detached_at IS NULL"
 		" WHERE k.contype = 'f' AND k.conrelid <> k.confrelid"
+	" ORDER BY 1"},
+	{"tables", false,
+		WITH_ATTACHED
+		"SELECT i.inhrelid::regclass::text, 'problem',"
+		"       format('half detached from %s: its orders are not followed any more', i.inhparent::regclass),"
+		"       format('ALTER TABLE %s DETACH PARTITION %s FINALIZE', i.inhparent::regclass, i.inhrelid::regclass)"
+		"  FROM pg_inherits i JOIN relations r ON r.relid = i.inhparent"
+		" WHERE i.inhdetachpending"
 	" ORDER BY 1"},
 	/* what is told, and is no trouble */
 	{"tables", false,

@@ -51,7 +51,7 @@
 PG_FUNCTION_INFO_V1(rebate_follow_partitions);
 PG_FUNCTION_INFO_V1(rebate_watch_drops);
 
-/* A DROP TABLE may be under way in this transaction */
+/* A DROP may be under way in this transaction */
 static bool watching_drops = false;
 static object_access_hook_type next_object_access_hook = NULL;
 
@@ -538,10 +538,14 @@ object_access(ObjectAccessType access, Oid classid, Oid objid, int subid, void *
 		return;
 	source = followed_above(objid, &store);
 	if (source)
+	{
 		archive_rows(store, source, objid, NoLock);
+		/* the next thing that is dropped may be the store */
+		(void) collect_flush();
+	}
 }
 
-/* rebate.watch_drops(): event trigger, before DROP TABLE */
+/* rebate.watch_drops(): event trigger, before DROP TABLE, DROP SCHEMA and DROP OWNED */
 Datum
 rebate_watch_drops(PG_FUNCTION_ARGS)
 {

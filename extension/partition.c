@@ -167,7 +167,8 @@ static Oid
 partition_for_values(Relation rel, Datum *values)
 {
 	PartitionKey key = RelationGetPartitionKey(rel);
-	PartitionDesc desc = RelationGetPartitionDesc(rel, true);
+	/* of one that is half detached the orders are still there */
+	PartitionDesc desc = RelationGetPartitionDesc(rel, false);
 	PartitionBoundInfo bounds = desc->boundinfo;
 	bool		isnull[PARTITION_MAX_KEYS] = {0};
 	bool		equal = false;

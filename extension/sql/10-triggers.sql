@@ -33,7 +33,7 @@ COMMENT ON FUNCTION rebate.watch_drops() IS 'before a DROP: has the library arch
 REVOKE ALL ON FUNCTION rebate.watch_drops() FROM PUBLIC;
 
 CREATE EVENT TRIGGER rebate_watch_drops ON ddl_command_start
-	WHEN TAG IN ('DROP TABLE')
+	WHEN TAG IN ('DROP TABLE', 'DROP SCHEMA', 'DROP OWNED')
 	EXECUTE FUNCTION rebate.watch_drops();
 ALTER EVENT TRIGGER rebate_watch_drops ENABLE ALWAYS;
 COMMENT ON EVENT TRIGGER rebate_watch_drops IS 'keeps rebates of partitions that are dropped';
