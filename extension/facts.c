@@ -160,7 +160,7 @@ facts_probe(Store *store, int32 source_id, const char **keys, int n, bool *known
 	Probe		probe;
 	IndexScanDesc scan;
 
-	probe.accrual = table_open(store->tables[ST_ACCRUAL], RowExclusiveLock);
+	probe.accrual = store_open(store, ST_ACCRUAL, RowExclusiveLock);
 	probe.index = index_open(store->indexes[SI_ACCRUAL_ORDER], RowExclusiveLock);
 	probe.snapshot = RegisterSnapshot(GetLatestSnapshot());
 	probe.slot = table_slot_create(probe.accrual, NULL);

@@ -74,6 +74,24 @@ SELECT is_empty($$ SELECT v.name, u.name FROM all_relations v JOIN pg_rewrite w 
     JOIN all_functions u ON u.oid = d.refobjid WHERE v.relnamespace = 'rebate_data'::regnamespace OR v.oid NOT IN (SELECT objid FROM our_members) $$,
     'views of the store call no function of the extension, which may be dropped');
 
+-- a grant on a view is a grant on all that it shows; one that shows each reader his own must not let functions of his look at other rows
+CREATE VIEW asks_who AS SELECT v.oid, v.name FROM all_relations v WHERE relkind = 'v'
+    AND (pg_get_viewdef(v.oid) ~* '(current_user|session_user|current_role|current_setting)' OR EXISTS (
+        SELECT FROM pg_rewrite w JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_proc'::regclass
+        JOIN our_members m ON m.classid = 'pg_proc'::regclass AND m.objid = d.refobjid WHERE w.ev_class = v.oid));
+SELECT is_empty($$ SELECT name FROM asks_who JOIN pg_class c USING (oid) WHERE name <> 'rebate.delivery_status'
+    AND NOT 'security_barrier=true' = ANY (COALESCE(c.reloptions, '{}')) $$, 'a view that depends on who asks is a security barrier');
+CREATE ROLE rebate_test_reader;
+GRANT SELECT ON rebate.balances TO rebate_test_reader;
+SET ROLE rebate_test_reader;
+SELECT lives_ok('SELECT * FROM rebate.balances', 'a grant on a view');
+SELECT throws_ok('SELECT * FROM rebate_data.account', '42501', NULL, 'is none on its tables');
+SELECT throws_ok('SELECT * FROM rebate.entries', '42501', NULL, 'nor on other views');
+SELECT throws_ok('SELECT * FROM rebate.balance(''alice'')', '42501', NULL, 'nor on functions');
+SELECT throws_ok('SELECT member FROM rebate.balances FOR UPDATE', '42501', NULL, 'and locks nothing');
+RESET ROLE;
+REVOKE ALL ON rebate.balances FROM rebate_test_reader;
+
 -- guards
 SELECT is_empty($$ SELECT name FROM all_relations r WHERE relnamespace = 'rebate_data'::regnamespace AND relkind = 'r'
     AND (SELECT count(*) FROM pg_trigger t WHERE t.tgrelid = r.oid AND t.tgfoid = 'rebate.guard'::regproc
