@@ -4,12 +4,18 @@
  */
 #include "rebate.h"
 
+#include "access/genam.h"
+#include "access/table.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "pgtime.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
 
 #include "api.h"
+#include "attach.h"
 #include "collect.h"
 #include "create_store.h"
 #include "store.h"
@@ -18,6 +24,77 @@ PG_FUNCTION_INFO_V1(rebate_set_programme);
 PG_FUNCTION_INFO_V1(rebate_add_currency);
 
 #define MAX_SCALE 12			/* as the CHECK of rebate_data.currency */
+
+/* Whether any order is recorded, as committed by now */
+static bool
+orders_recorded(Store *store)
+{
+	Relation	rel = store_open(store, ST_ACCRUAL, AccessShareLock);
+	/* also where the transaction's own snapshot is an old one */
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
+	bool		result = HeapTupleIsValid(systable_getnext(scan));
+
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
+	return result;
+}
+
+/* Keep orders out of all attached tables until the end of the transaction. */
+static void
+lock_sources(Store *store)
+{
+	MemoryContext context = CurrentMemoryContext;
+	StoreSpi	scope;
+	Oid		   *relids;
+	int			n;
+
+	store_spi_begin(store, &scope);
+	n = (int) sql_run("SELECT relation::oid FROM rebate_data.source WHERE detached_at IS NULL"
+					  " ORDER BY source_id", NULL, SPI_OK_SELECT);
+	relids = MemoryContextAlloc(context, sizeof(Oid) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+	{
+		bool		isnull;
+
+		relids[i] = DatumGetObjectId(sql_get(i, 1, &isnull));
+	}
+	store_spi_end(&scope);
+	for (int i = 0; i < n; i++)
+		/* one that is gone takes no orders */
+		if (get_rel_relkind(relids[i]) == RELKIND_RELATION ||
+			get_rel_relkind(relids[i]) == RELKIND_PARTITIONED_TABLE)
+			triggers_lock_tree(relids[i], ShareRowExclusiveLock, "rebate.set_programme");
+}
+
+/*
+ * The zone cannot change once there are orders: each would be read in the new one
+ * at its next touch, and its money moved.  An order that is not committed yet, or
+ * not even posted, must not slip through: it holds the lock of its table, and who
+ * posts that of the accruals.
+ */
+static void
+check_no_orders(Store *store)
+{
+	bool		recorded = orders_recorded(store);
+
+	if (!recorded)
+	{
+		lock_sources(store);
+		api_lock_configuration(store);
+		/* those attached meanwhile */
+		lock_sources(store);
+		triggers_lock_tree(store->tables[ST_ACCRUAL], ShareLock, "rebate.set_programme");
+		recorded = orders_recorded(store);
+	}
+	if (recorded)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("the time zone is \"%s\" and cannot be changed any more", store->time_zone),
+				 errdetail("Orders are recorded, whose times were read in it."),
+				 errhint("Set it before the first order.")));
+}
 
 /*
  * rebate.set_programme(time_zone): the zone in which times without zone, dates
@@ -60,6 +137,8 @@ rebate_set_programme(PG_FUNCTION_ARGS)
 				 errmsg("time zone \"%s\" not recognized", given),
 				 errhint("Use a name of pg_timezone_names, for example 'Europe/Berlin'.")));
 
+	if (strcmp(zone, store->time_zone) != 0)
+		check_no_orders(store);
 	store_spi_begin(store, &scope);
 	params.n = 0;
 	sql_text(&params, zone);

@@ -259,7 +259,7 @@ SELECT rebate.set_programme('Europe/Berln');
 \echo :LAST_ERROR_SQLSTATE
 SELECT rebate.set_programme('FOO+3');
 SELECT rebate.set_programme(NULL);
-SELECT rebate.set_programme('europe/berlin');
+SELECT rebate.set_programme('utc');
 SELECT rebate.set_programme('Europe/Berlin');
 SELECT name, time_zone FROM rebate_data.programme;
 SELECT rebate.add_currency('points', 0);

@@ -12,6 +12,7 @@ RESET client_min_messages;
 CREATE TABLE orders (
     id int PRIMARY KEY, customer text, total numeric, status text DEFAULT 'sent', refunded numeric, placed timestamptz
 );
+SELECT rebate.set_programme('Europe/Berlin');
 SELECT rebate.attach('orders', member => 'customer', amount => 'total', currency => 'EUR', status => 'status',
                      phases => '{"new": "tracked", "paid": "pending", "sent": "confirmed", "cancelled": "void"}',
                      refunded => 'refunded', order_time => 'placed', confirmed_at => 'placed', since => '2020-01-01',
@@ -104,10 +105,12 @@ CALL rebate.mature('2026-04-01');
 SELECT order_key, bucket FROM rebate.accruals WHERE member = 'dave' ORDER BY order_key;
 
 -- the hold is read in the programme's zone, also across a change of the clocks
-SELECT rebate.set_programme('Europe/Berlin');
 INSERT INTO orders (id, customer, total, placed) VALUES (40, 'erin', 100, '2026-03-20 12:00+01');
 SELECT due AT TIME ZONE 'Europe/Berlin' AS due FROM rebate.accruals WHERE order_key = '40';
+-- which cannot change under the orders that were read in it
 SELECT rebate.set_programme('UTC');
+\echo :LAST_ERROR_SQLSTATE
+SELECT rebate.set_programme('europe/berlin');
 
 -- more than one batch, more than one look: every rebate once
 SET maintenance_work_mem = '1MB';

@@ -15,6 +15,7 @@ CREATE TABLE sale (
     currency text DEFAULT 'EUR', quantity numeric, refunded numeric, returned numeric, shipping numeric,
     status text DEFAULT 'confirmed', at timestamptz DEFAULT now()
 );
+SELECT rebate.set_programme('Europe/Berlin');
 SELECT rebate.attach('sale', member => 'member', amount => 'amount', currency => 'currency', quantity => 'quantity',
                      refunded => 'refunded', refunded_quantity => 'returned', status => 'status', order_time => 'at',
                      since => '2020-01-01', max_backdate => NULL);
@@ -273,15 +274,13 @@ SELECT rebate.set_rule('daily', percent => 1, source => 'daily', valid_from => '
 INSERT INTO daily SELECT n, 'd', 100, '2024-06-01'::date + n FROM unnest(ARRAY[13, 14, 18, 19, 20]) n;
 SELECT order_key, order_time, earned FROM rebate.accruals WHERE rule = 'daily' ORDER BY order_key COLLATE "C";
 SELECT rebate.set_rule('today', percent => 1, source => 'daily');
-INSERT INTO daily VALUES (100, 'd', 100, (now() AT TIME ZONE 'UTC')::date);
+INSERT INTO daily VALUES (100, 'd', 100, (now() AT TIME ZONE 'Europe/Berlin')::date);
 SELECT rule, earned FROM rebate.accruals WHERE source = 'public.daily' AND order_key = '100';
--- what "today" is depends on the zone, which is changed below
 DELETE FROM daily WHERE id = 100;
 
 --
 -- Hold: maturing until confirmed + hold in the programme's zone
 --
-SELECT rebate.set_programme('Europe/Berlin');
 SELECT rebate.set_rule('hold', percent => 10, hold => '1 month 2 days 3 hours', source => 'sale', scope => '{"r": "hold"}');
 INSERT INTO sale (r, amount, status) VALUES ('hold', 100, 'pending');
 SELECT bucket, earned, due FROM rebate.accruals WHERE rule = 'hold';
