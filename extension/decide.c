@@ -169,11 +169,13 @@ decide_phase(DecideContext *context, OrderImage *image, OrderFacts *facts, Decis
 
 /* What the rules pay for an order that counts */
 static void
-decide_money(DecideContext *context, OrderImage *image, Decision *d)
+decide_money(DecideContext *context, OrderImage *image, OrderFacts *facts, Decision *d)
 {
 	Applicable *rules;
 	int			n = decide_find_rules(context, image, d, &rules);
 
+	if (facts->nrows > 0 && decide_scope_lost(context, facts, d, rules, n))
+		return;
 	if (context->links.peers)
 		n = decide_share_rules(context, image, d, rules, n);
 	if (n == 0)
@@ -228,7 +230,7 @@ decide(DecideContext *context, OrderImage *image, OrderFacts *facts)
 	add_returned(image, &context->links);
 	if (d->phase != PHASE_VOID && !too_old && arith_sign(image->amount) != 0 &&
 		!(d->flags & ORDER_GIVEN_UP))
-		decide_money(context, image, d);
+		decide_money(context, image, facts, d);
 	return d;
 }
 

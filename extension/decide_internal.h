@@ -36,6 +36,10 @@ extern void decide_by_clock(DecideContext *context, const OrderFacts *facts, Dec
 extern int	decide_find_rules(DecideContext *context, OrderImage *image, Decision *d,
 							  Applicable **result);
 
+/* Set the order aside if a rule that paid is lost because the table changed */
+extern bool decide_scope_lost(DecideContext *context, const OrderFacts *facts, Decision *d,
+							  const Applicable *rules, int n);
+
 /* Mark the rules that pay: all of a stack, one of an exclusive group */
 extern void decide_choose(Applicable *rules, int n);
 

@@ -196,6 +196,16 @@ scope_key(RuleScope *scope, OrderImage *image, StringInfo key)
 	return true;
 }
 
+/* The last moment that an order time can mean: a date means its whole day */
+static TimestampTz
+latest_moment(DecideContext *context, const Decision *d)
+{
+	Interval	day = {.day = 1};
+
+	return context->source->order_time_is_date ?
+		decide_local_plus(context->store, d->order_time, &day) - 1 : d->order_time;
+}
+
 /*
  * Find the rules that apply to the order, with what each pays; returns their
  * number.
@@ -210,11 +220,8 @@ decide_find_rules(DecideContext *context, OrderImage *image, Decision *d, Applic
 	int			n = 0,
 				allocated = 0;
 	StringInfoData key;
-	TimestampTz until = d->order_time;
-	Interval	day = {.day = 1};
+	TimestampTz until = latest_moment(context, d);
 
-	if (source->order_time_is_date)
-		until = decide_local_plus(context->store, d->order_time, &day) - 1;
 	initStringInfo(&key);
 	for (int i = 0; i < nscopes; i++)
 	{
@@ -247,6 +254,51 @@ decide_find_rules(DecideContext *context, OrderImage *image, Decision *d, Applic
 	}
 	*result = rules;
 	return n;
+}
+
+/* Whether a rule is among those that were found */
+static bool
+is_found(int32 rule_id, const Applicable *rules, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (rules[i].version->rule_id == rule_id)
+			return true;
+	return false;
+}
+
+/*
+ * A rule that paid for the order, and would apply to it in the same way if the
+ * table still had an attribute that its scope names, sets the order aside: that a
+ * column was dropped or renamed takes no money back.  Returns whether it did.
+ */
+bool
+decide_scope_lost(DecideContext *context, const OrderFacts *facts, Decision *d,
+				  const Applicable *rules, int n)
+{
+	for (int i = 0; i < facts->nrows; i++)
+	{
+		Form_accrual row = (Form_accrual) GETSTRUCT(facts->rows[i]);
+		Rule	   *rule;
+		RuleVersion *v;
+		const char *missing;
+
+		if (row->rule_id == 0 || row->earned == 0 || is_found(row->rule_id, rules, n))
+			continue;
+		rule = rules_get(context->store, row->rule_id);
+		v = rule ? applicable_version(rule, d->generation, d->order_time,
+									  latest_moment(context, d)) : NULL;
+		if (v == NULL || v->formula == FORMULA_NONE)
+			continue;
+		missing = rules_missing_attribute(context->source, v->scope_id);
+		if (missing == NULL)
+			continue;
+		decide_tell(v, "scope no longer fits the table", NULL, missing);
+		decide_fail(d, ERRCODE_RB_INVALID_MAPPING, "the scope of a rule no longer fits the table",
+					psprintf("Rule \"%s\" names the attribute \"%s\", which the table does not have any more.",
+							 rules_name(context->store, v->rule_id), missing));
+		return true;
+	}
+	return false;
 }
 
 /* Whether a goes before b in a group: priority, then the older rule */

@@ -15,6 +15,7 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
+#include "executor/spi.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -23,6 +24,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "api.h"
 #include "rules.h"
 
 /* Above this many remembered keys start again: a bound, not a tuning */
@@ -249,6 +251,19 @@ rules_scopes(Source *source, RuleScope **result)
 	return nscopes;
 }
 
+const char *
+rules_missing_attribute(Source *source, int32 scope_id)
+{
+	RuleScope  *all;
+	int			n = rules_scopes(source, &all);
+
+	for (int i = 0; i < n; i++)
+		for (int j = 0; all[i].scope_id == scope_id && j < all[i].nattributes; j++)
+			if (all[i].attributes[j] == NULL || !all[i].attributes[j]->usable)
+				return all[i].names[j];
+	return NULL;
+}
+
 /* Copy of a nullable text or numeric column, NULL if null */
 static char *
 text_or_null(Datum *values, bool *nulls, int attno)
@@ -287,6 +302,7 @@ load_version(HeapTuple tuple, TupleDesc desc)
 	v->valid_from = DatumGetTimestampTz(values[RV_VALID_FROM - 1]);
 	v->valid_to = nulls[RV_VALID_TO - 1] ? DT_NOEND : DatumGetTimestampTz(values[RV_VALID_TO - 1]);
 	v->source_id = nulls[RV_SOURCE_ID - 1] ? 0 : DatumGetInt32(values[RV_SOURCE_ID - 1]);
+	v->scope_id = DatumGetInt32(values[RV_SCOPE_ID - 1]);
 	word = TextDatumGetCString(values[RV_FORMULA - 1]);
 	v->formula = strcmp(word, "percent") == 0 ? FORMULA_PERCENT :
 		strcmp(word, "fixed") == 0 ? FORMULA_FIXED :
@@ -363,6 +379,22 @@ rules_get(Store *store, int32 rule_id)
 	rule->nversions = n;
 	rule->versions = versions;
 	return rule;
+}
+
+char *
+rules_name(Store *store, int32 rule_id)
+{
+	MemoryContext context = CurrentMemoryContext;
+	StoreSpi	scope;
+	SqlParams	params = {0};
+	char	   *name = NULL;
+
+	sql_int(&params, rule_id);
+	store_spi_begin(store, &scope);
+	if (sql_run("SELECT name FROM rebate_data.rule WHERE rule_id = $1", &params, SPI_OK_SELECT) > 0)
+		name = sql_get_text(0, 1, context);
+	store_spi_end(&scope);
+	return name ? name : psprintf("%d", rule_id);
 }
 
 static const RuleVersion *
@@ -460,6 +492,35 @@ rules_lookup(Store *store, int32 scope_id, const char *key, int keylen)
 	return &entry->candidates;
 }
 
+/* An expression of a rule that is being compiled */
+typedef struct RuleText
+{
+	const char *what;
+	const char *text;
+} RuleText;
+
+/* Tell which rule no longer fits the table: the one with this text. */
+static void
+compile_error(void *arg)
+{
+	RuleText   *rule = arg;
+
+	errdetail("The %s of the rule is %s.", rule->what, rule->text);
+}
+
+static void
+load_expr(Relation rel, const char *what, const char *text, Oid type, OrderExpr *result)
+{
+	RuleText	rule = {what, text};
+	ErrorContextCallback callback = {
+		.previous = error_context_stack,.callback = compile_error,.arg = &rule
+	};
+
+	error_context_stack = &callback;
+	expr_load(rel, what, text, type, result);
+	error_context_stack = callback.previous;
+}
+
 void
 rules_compile(RuleVersion *version, Source *source)
 {
@@ -477,9 +538,9 @@ rules_compile(RuleVersion *version, Source *source)
 	old = MemoryContextSwitchTo(context);
 	rel = table_open(source->relid, AccessShareLock);
 	if (version->condition)
-		expr_load(rel, "condition", version->condition, BOOLOID, &condition);
+		load_expr(rel, "condition", version->condition, BOOLOID, &condition);
 	if (version->base)
-		expr_load(rel, "base", version->base, NUMERICOID, &base);
+		load_expr(rel, "base", version->base, NUMERICOID, &base);
 	table_close(rel, NoLock);
 	MemoryContextSwitchTo(old);
 

@@ -41,6 +41,7 @@ typedef struct RuleVersion
 	TimestampTz valid_from;
 	TimestampTz valid_to;		/* infinity if open */
 	int32		source_id;		/* 0: any */
+	int32		scope_id;
 	Formula		formula;
 	Numeric		rate;			/* a percentage as a fraction of one */
 	char	   *currency;		/* NULL: any */
@@ -68,7 +69,6 @@ typedef struct RuleVersion
 typedef struct Rule
 {
 	int32		rule_id;		/* hash key */
-	char	   *name;
 	int			nversions;
 	RuleVersion **versions;		/* by version, ascending */
 } Rule;
@@ -110,11 +110,17 @@ extern bool rules_have_expressions(void);
 /* The scopes in use, bound to "source" */
 extern int	rules_scopes(Source *source, RuleScope **scopes);
 
+/* An attribute that a scope names and the source does not have, or NULL */
+extern const char *rules_missing_attribute(Source *source, int32 scope_id);
+
 /* Versions whose scope has this key; loaded on first use */
 extern RuleCandidates *rules_lookup(Store *store, int32 scope_id, const char *key, int keylen);
 
 /* A rule with all its versions; NULL if there is none */
 extern Rule *rules_get(Store *store, int32 rule_id);
+
+/* The name of a rule, in the current context: for messages */
+extern char *rules_name(Store *store, int32 rule_id);
 
 /* The expense account of a version, for money that goes back */
 extern int32 rules_expense(Store *store, int32 rule_id, int32 version);
