@@ -10,6 +10,7 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/jsonb.h"
@@ -101,11 +102,20 @@ typedef struct Probe
 	Relation	index;
 	Snapshot	snapshot;
 	TupleTableSlot *slot;
-	ScanKeyData keys[2];
+	ScanKeyData keys[2];		/* from this key on */
+	ScanKeyData exact[2];		/* this key */
 } Probe;
 
 /* Entries that are passed over before it is better to look for the next key from the root */
 #define MAX_STEPS	16
+
+/*
+ * A walk reads the rest of a page of the index.  If it tells of fewer keys than
+ * the first, known ones are many or the keys far apart, and so many are asked for
+ * one by one before the next walk.
+ */
+#define MIN_WALKED	4
+#define ASKED_BETWEEN	64
 
 /*
  * Go on in the index from where the first of the keys is or would be, and tell of
@@ -154,11 +164,28 @@ probe_from(Probe *probe, IndexScanDesc scan, const char **keys, int n, bool *kno
 	return done;
 }
 
+/* Whether there is a row of one order. */
+static bool
+probe_one(Probe *probe, IndexScanDesc scan, const char *key)
+{
+	Datum		text = CStringGetTextDatum(key);
+	bool		found = false;
+
+	probe->exact[1].sk_argument = text;
+	index_rescan(scan, probe->exact, 2, NULL, 0);
+	while (!found && index_getnext_tid(scan, ForwardScanDirection) != NULL)
+		found = index_fetch_heap(scan, probe->slot);
+	pfree(DatumGetPointer(text));
+	return found;
+}
+
 void
 facts_probe(Store *store, int32 source_id, const char **keys, int n, bool *known)
 {
 	Probe		probe;
 	IndexScanDesc scan;
+	IndexScanDesc exact;
+	int			at = 0;
 
 	probe.accrual = store_open(store, ST_ACCRUAL, RowExclusiveLock);
 	probe.index = index_open(store->indexes[SI_ACCRUAL_ORDER], RowExclusiveLock);
@@ -168,14 +195,19 @@ facts_probe(Store *store, int32 source_id, const char **keys, int n, bool *known
 	ScanKeyInit(&probe.keys[1], 2, BTGreaterEqualStrategyNumber, F_TEXT_GE, (Datum) 0);
 	scan = index_beginscan_compat(probe.accrual, probe.index, probe.snapshot, 2);
 	scan->xs_want_itup = true;
-	while (n > 0)
+	probe.exact[0] = probe.keys[0];
+	ScanKeyInit(&probe.exact[1], 2, BTEqualStrategyNumber, F_TEXTEQ, (Datum) 0);
+	exact = index_beginscan_compat(probe.accrual, probe.index, probe.snapshot, 2);
+	while (at < n)
 	{
-		int			done = probe_from(&probe, scan, keys, n, known);
+		int			walked = probe_from(&probe, scan, keys + at, n - at, known + at);
+		int			until = walked < MIN_WALKED ? Min(at + walked + ASKED_BETWEEN, n) : 0;
 
-		keys += done;
-		known += done;
-		n -= done;
+		CHECK_FOR_INTERRUPTS();
+		for (at += walked; at < until; at++)
+			known[at] = probe_one(&probe, exact, keys[at]);
 	}
+	index_endscan(exact);
 	index_endscan(scan);
 	ExecDropSingleTupleTableSlot(probe.slot);
 	UnregisterSnapshot(probe.snapshot);
