@@ -5,6 +5,7 @@
 #   make client              rebate-listen, a program on libpq; make install-client
 #   make installcheck        regression tests and isolation specs on a running server (PGHOST, PGPORT, PGUSER)
 #   make test                everything, on private servers; TESTS="regress isolation" selects
+#   make ubsan               the regression tests with the sanitizer of undefined behaviour
 #   make demo                a sample shop on a private server; ORDERS=file.csv: with your own orders
 #   make psql                the same shop, and a psql in it
 #   make seed DB=mydb        fills a sample shop in your own database
@@ -105,5 +106,9 @@ bench-report: FORCE
 bench-%: FORCE
 	@test/deps build
 	@test/bench/run $*
+
+ubsan: FORCE
+	@test/deps
+	@test/sanitize $(TESTS)
 
 FORCE:
