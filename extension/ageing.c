@@ -6,6 +6,7 @@
 
 #include "access/genam.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -31,20 +32,30 @@ PG_FUNCTION_INFO_V1(rebate_set_ageing);
 /*
  * Keep orders out until the end of the transaction: those decided meanwhile would
  * not know of the change.  Never queues, so that the shop does not wait behind it.
+ * Who writes to a partition by its name locks nothing above it, so each is locked;
+ * the table first, then none is attached below it any more.
  */
 static void
 lock_table(Source *source)
 {
-	for (int i = 0; !ConditionalLockRelationOid(source->relid, ShareRowExclusiveLock); i++)
+	int			tries = 0;
+	List	   *relids = list_make1_oid(source->relid);
+
+	for (int i = 0; i < list_length(relids); i++)
 	{
-		if (i == LOCK_TRIES)
-			ereport(ERROR,
-					(errcode(ERRCODE_RB_TABLE_BUSY),
-					 errmsg("%s is busy", source->name),
-					 errdetail("Transactions that write orders did not end in time."),
-					 errhint("Try again.")));
-		CHECK_FOR_INTERRUPTS();
-		pg_usleep(LOCK_PAUSE * 1000L);
+		while (!ConditionalLockRelationOid(list_nth_oid(relids, i), ShareRowExclusiveLock))
+		{
+			if (tries++ == LOCK_TRIES)
+				ereport(ERROR,
+						(errcode(ERRCODE_RB_TABLE_BUSY),
+						 errmsg("%s is busy", source->name),
+						 errdetail("Transactions that write orders did not end in time."),
+						 errhint("Try again.")));
+			CHECK_FOR_INTERRUPTS();
+			pg_usleep(LOCK_PAUSE * 1000L);
+		}
+		if (i == 0 && source->partitioned)
+			relids = find_all_inheritors(source->relid, NoLock, NULL);
 	}
 }
 
