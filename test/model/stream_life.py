@@ -27,6 +27,11 @@ class Life:
             self.rekeys = self.loose_rekeys = False
         if self.splits or self.ageing:
             self.fails = False
+        if self.splits:
+            # with posting = commit an order inherits of one that comes later in its transaction, too
+            self.old_times = False
+            if 'cur' in self.currency and self.rng.random() < 0.7:
+                self.currency = 'EUR'               # groups agree in it
         if self.ageing:
             # one statement a transaction: a phase that comes and goes within one is seen or not
             self.triggers = self.prepared = self.returns = False
@@ -38,6 +43,8 @@ class Life:
             self.codes |= {'P0002', '22023'}        # a freeze of an order that is not known, or ended before it began
         if self.partitions:
             self.codes |= {'23514'}                 # a row for another partition
+            if self.triggers:
+                self.codes |= {'0A000'}             # the same, after a BEFORE trigger
 
     # -- splits -----------------------------------------------------------------
 
@@ -69,7 +76,8 @@ class Life:
         root = r.choice(self.roots)
         part = r.choice(self.keys[len(self.roots):])
         values = dict(zip(self.split_columns, root.split(', ', 1) if self.key == 'composite' else [root]))
-        values.update(total='50', price='50', discount='0')         # a return would inherit nothing
+        # a return would inherit nothing, nor would what a trigger deletes at once
+        values.update(total='50', price='50', discount='0', note='NULL')
         return 'RESET ROLE;\nSELECT model.observe();\nSELECT model.before_split(%s, %s, %s);\n%s\n%s;\nRESET ROLE;\nSELECT model.after_split(%s, %s);' % (
             lit(t), self.model_key(root), self.model_key(part), self.become(), self.insert(t, [part], values), lit(t), self.model_key(part))
 
