@@ -427,7 +427,7 @@ CREATE TRIGGER %(n)sstatement AFTER INSERT OR UPDATE ON %(t)s FOR EACH STATEMENT
             a['refund'] = lit(r.choice(['pro_rata', 'rejudge', 'all', 'keep_until_full']))
         if p(0.15):
             a['unlinked_return'] = lit('ignore')
-        if p(0.4):
+        if p(0.7 if self.clock else 0.4):
             a['hold'] = lit(r.choice(['14 days', '1 month', '36 hours', '0', '1 day 2 hours']))
         if p(0.4):
             a['priority'] = str(r.choice([1, 5, -2]))
@@ -910,7 +910,7 @@ CREATE TRIGGER %(n)sstatement AFTER INSERT OR UPDATE ON %(t)s FOR EACH STATEMENT
         out.append(check)
         out.append('RESET session_replication_role;')
         if self.clock:
-            out += [self.end(), check]
+            out += [self.end(check), check]
         out.append("\\o\nSELECT 'DIFF|' || c FROM model.finish() c;\nSELECT 'DIFF|' || c FROM model.events() c;")
         out.append("SELECT 'TOTAL|' || t FROM model.totals() t;\n\\echo END")
         return '\n'.join(out) + '\n'
