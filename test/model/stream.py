@@ -391,7 +391,7 @@ CREATE TRIGGER %(n)sstatement AFTER INSERT OR UPDATE ON %(t)s FOR EACH STATEMENT
         a = {}
         formula = r.choice(['percent', 'percent', 'percent', 'fixed', 'per_unit' if self.quantity else 'fixed'])
         currency = None
-        if formula != 'percent' or p(0.4):
+        if formula != 'percent' or p(0.8 if self.splits else 0.4):
             currency = self.rule_currency()
             a['currency'] = lit(currency)
         if formula == 'percent':
@@ -400,12 +400,12 @@ CREATE TRIGGER %(n)sstatement AFTER INSERT OR UPDATE ON %(t)s FOR EACH STATEMENT
             a[formula] = str(self.money(currency, 1, 3, 0.5, 0.125, 2.005, 0.333))
         scopes = ['{"country": "DE"}', '{"country": ["DE", "AT"]}', '{"shop": [1, 2]}', '{"shop": 1, "country": ["AT", "DE"]}',
                   '{"weight": 1.50}', '{"weight": ["2", 1.5]}', '{"cat": "b"}', '{"cat": ["b ", "c"], "shop": [1, 2, 3]}']
-        if p(0.5):
+        if p(0.25 if self.splits else 0.5):
             scope = r.choice(scopes[:-2] if p(0.7) else scopes[:-1] + ['{"cat": ["b", "c"], "shop": [1, 2, 3]}'])
             if self.attributes:
                 scope = scope.replace('DE', 'de').replace('AT', 'at')
             a['scope'] = lit(scope)
-        if p(0.3):
+        if p(0.1 if self.splits else 0.3):
             a['condition'] = lit(r.choice([
                 "country = 'DE'", 'total > 20', "qty >= 2 AND cat <> 'b'", "note IS DISTINCT FROM 'x'", 'weight / 2 > 0.8',
                 'length(note) > 3', 'coalesce(discount, 0) = 0', "country IN ('DE', 'CH')", 'shop % 2 = 1', "lower(country) = 'de'",
@@ -418,7 +418,7 @@ CREATE TRIGGER %(n)sstatement AFTER INSERT OR UPDATE ON %(t)s FOR EACH STATEMENT
         if currency:
             if p(0.35):
                 a['minimum'] = str(self.money(currency, 50, 10, 99.99, 0.01))
-            if p(0.4):
+            if p(0.6 if self.splits else 0.4):
                 a['max_per_order'] = str(self.money(currency, 1, 2.5, 5, 3.333))
                 a['limit_mode'] = lit(r.choice(['clip', 'clip', 'reject']))
         if p(0.4):
@@ -427,7 +427,7 @@ CREATE TRIGGER %(n)sstatement AFTER INSERT OR UPDATE ON %(t)s FOR EACH STATEMENT
             a['refund'] = lit(r.choice(['pro_rata', 'rejudge', 'all', 'keep_until_full']))
         if p(0.15):
             a['unlinked_return'] = lit('ignore')
-        if p(0.4):
+        if p(0.7 if self.clock else 0.4):
             a['hold'] = lit(r.choice(['14 days', '1 month', '36 hours', '0', '1 day 2 hours']))
         if p(0.4):
             a['priority'] = str(r.choice([1, 5, -2]))
@@ -775,7 +775,9 @@ CREATE TRIGGER %(n)sstatement AFTER INSERT OR UPDATE ON %(t)s FOR EACH STATEMENT
             text += '\n' + text         # the same again
         x = r.random()
         become = self.become()
-        if x < 0.2:
+        if self.splits:
+            pass
+        elif x < 0.2:
             text = 'BEGIN;\n%s;\nRESET ROLE;\n%s\n%s\n%s;\n%s' % (self.dml(), text, become, self.dml(), r.choice(['COMMIT;', 'ROLLBACK;']))
             text = become + '\n' + text
         elif x < 0.3:
@@ -908,7 +910,7 @@ CREATE TRIGGER %(n)sstatement AFTER INSERT OR UPDATE ON %(t)s FOR EACH STATEMENT
         out.append(check)
         out.append('RESET session_replication_role;')
         if self.clock:
-            out += [self.end(), check]
+            out += [self.end(check), check]
         out.append("\\o\nSELECT 'DIFF|' || c FROM model.finish() c;\nSELECT 'DIFF|' || c FROM model.events() c;")
         out.append("SELECT 'TOTAL|' || t FROM model.totals() t;\n\\echo END")
         return '\n'.join(out) + '\n'
