@@ -253,6 +253,12 @@ DELETE FROM word WHERE length(key) % 4 = 0;
 INSERT INTO word SELECT repeat(c, n), '99', 10 FROM generate_series(1, 1200, 13) n, unnest(ARRAY['a', 'b', 'aé']) c ON CONFLICT DO NOTHING;
 SELECT (SELECT count(*) FROM word), maturing FROM rebate.balances WHERE member = '99';
 SELECT * FROM rebate.audit();
+-- known ones far apart from each other
+INSERT INTO orders SELECT n, 'far', n FROM generate_series(20001, 20800) n;
+DELETE FROM orders WHERE id > 20000 AND id % 40 = 0;
+INSERT INTO orders SELECT n, 'far', n FROM generate_series(20040, 20800, 40) n;
+SELECT (SELECT sum(round(total / 10, 2)) FROM orders WHERE customer = 'far') AS tenth, pending FROM rebate.balances WHERE member = 'far';
+SELECT * FROM rebate.audit();
 
 DROP TABLE orders, sale, part, word;
 DROP FUNCTION state, turns, meddle, close_orders;
