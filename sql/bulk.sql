@@ -210,16 +210,6 @@ DELETE FROM orders WHERE id BETWEEN 901 AND 1520;
 SELECT * FROM state();
 
 --
--- Deferred, then reconciled; orders wait while the next statement comes
---
-SET rebate.mode = defer;
-INSERT INTO orders SELECT n, 'd' || n % 4, n FROM generate_series(1601, 1630) n;
-RESET rebate.mode;
-INSERT INTO orders SELECT n, 'd' || n % 4, n FROM generate_series(1631, 1660) n;
-SELECT * FROM rebate.reconcile('orders');
-SELECT * FROM state();
-
---
 -- The same ledger at whatever moment it is posted
 --
 SET rebate.posting = statement;
@@ -259,6 +249,16 @@ DELETE FROM orders WHERE id > 20000 AND id % 40 = 0;
 INSERT INTO orders SELECT n, 'far', n FROM generate_series(20040, 20800, 40) n;
 SELECT (SELECT sum(round(total / 10, 2)) FROM orders WHERE customer = 'far') AS tenth, pending FROM rebate.balances WHERE member = 'far';
 SELECT * FROM rebate.audit();
+
+--
+-- Deferred, then reconciled; orders wait while the next statement comes
+--
+SET rebate.mode = defer;
+INSERT INTO orders SELECT n, 'd' || n % 4, n FROM generate_series(1601, 1630) n;
+RESET rebate.mode;
+INSERT INTO orders SELECT n, 'd' || n % 4, n FROM generate_series(1631, 1660) n;
+SELECT * FROM rebate.reconcile('orders');
+SELECT * FROM state();
 
 DROP TABLE orders, sale, part, word;
 DROP FUNCTION state, turns, meddle, close_orders;
