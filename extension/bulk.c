@@ -171,6 +171,8 @@ begin_piece(Bulk *bulk)
 	TupleDescInitEntry(bulk->desc, 1, "account_id", INT8OID, -1, 0);
 	TupleDescInitEntry(bulk->desc, 2, "number", INT8OID, -1, 0);
 	TupleDescInitEntry(bulk->desc, 3, "packed", BYTEAOID, -1, 0);
+	/* a copy is complete in all majors, without another call */
+	bulk->desc = CreateTupleDescCopy(bulk->desc);
 	bulk->slot = MakeSingleTupleTableSlot(bulk->desc, &TTSOpsVirtual);
 	bulk->sorted = MakeSingleTupleTableSlot(bulk->desc, &TTSOpsMinimalTuple);
 	MemoryContextSwitchTo(old);

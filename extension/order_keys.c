@@ -43,6 +43,8 @@ order_keys_begin(Store *store, int32 source_id)
 	TupleDescInitEntry(keys->desc, 2, "part", INT2OID, -1, 0);
 	TupleDescInitEntry(keys->desc, 3, "offset", INT2OID, -1, 0);
 	TupleDescInitEntry(keys->desc, 4, "block", INT8OID, -1, 0);
+	/* a copy is complete in all majors, without another call */
+	keys->desc = CreateTupleDescCopy(keys->desc);
 	keys->slot = MakeSingleTupleTableSlot(keys->desc, &TTSOpsVirtual);
 	keys->sort = tuplesort_begin_heap(keys->desc, 1, &attno, &operator, &collation, &nulls_first,
 									  maintenance_work_mem, NULL, TUPLESORT_NONE);

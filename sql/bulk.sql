@@ -210,16 +210,6 @@ DELETE FROM orders WHERE id BETWEEN 901 AND 1520;
 SELECT * FROM state();
 
 --
--- Deferred, then reconciled; orders wait while the next statement comes
---
-SET rebate.mode = defer;
-INSERT INTO orders SELECT n, 'd' || n % 4, n FROM generate_series(1601, 1630) n;
-RESET rebate.mode;
-INSERT INTO orders SELECT n, 'd' || n % 4, n FROM generate_series(1631, 1660) n;
-SELECT * FROM rebate.reconcile('orders');
-SELECT * FROM state();
-
---
 -- The same ledger at whatever moment it is posted
 --
 SET rebate.posting = statement;
@@ -253,6 +243,22 @@ DELETE FROM word WHERE length(key) % 4 = 0;
 INSERT INTO word SELECT repeat(c, n), '99', 10 FROM generate_series(1, 1200, 13) n, unnest(ARRAY['a', 'b', 'aé']) c ON CONFLICT DO NOTHING;
 SELECT (SELECT count(*) FROM word), maturing FROM rebate.balances WHERE member = '99';
 SELECT * FROM rebate.audit();
+-- known ones far apart from each other
+INSERT INTO orders SELECT n, 'far', n FROM generate_series(20001, 20800) n;
+DELETE FROM orders WHERE id > 20000 AND id % 40 = 0;
+INSERT INTO orders SELECT n, 'far', n FROM generate_series(20040, 20800, 40) n;
+SELECT (SELECT sum(round(total / 10, 2)) FROM orders WHERE customer = 'far') AS tenth, pending FROM rebate.balances WHERE member = 'far';
+SELECT * FROM rebate.audit();
+
+--
+-- Deferred, then reconciled; orders wait while the next statement comes
+--
+SET rebate.mode = defer;
+INSERT INTO orders SELECT n, 'd' || n % 4, n FROM generate_series(1601, 1630) n;
+RESET rebate.mode;
+INSERT INTO orders SELECT n, 'd' || n % 4, n FROM generate_series(1631, 1660) n;
+SELECT * FROM rebate.reconcile('orders');
+SELECT * FROM state();
 
 DROP TABLE orders, sale, part, word;
 DROP FUNCTION state, turns, meddle, close_orders;
