@@ -6,11 +6,9 @@
 
 #include "access/genam.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -19,45 +17,12 @@
 #include "utils/timestamp.h"
 
 #include "api.h"
+#include "attach.h"
 #include "read.h"
 #include "reconcile.h"
 #include "rules.h"
 
 PG_FUNCTION_INFO_V1(rebate_set_ageing);
-
-/* Tries to lock the table, and the pause between them in milliseconds */
-#define LOCK_TRIES	50
-#define LOCK_PAUSE	100
-
-/*
- * Keep orders out until the end of the transaction: those decided meanwhile would
- * not know of the change.  Never queues, so that the shop does not wait behind it.
- * Who writes to a partition by its name locks nothing above it, so each is locked;
- * the table first, then none is attached below it any more.
- */
-static void
-lock_table(Source *source)
-{
-	int			tries = 0;
-	List	   *relids = list_make1_oid(source->relid);
-
-	for (int i = 0; i < list_length(relids); i++)
-	{
-		while (!ConditionalLockRelationOid(list_nth_oid(relids, i), ShareRowExclusiveLock))
-		{
-			if (tries++ == LOCK_TRIES)
-				ereport(ERROR,
-						(errcode(ERRCODE_RB_TABLE_BUSY),
-						 errmsg("%s is busy", source->name),
-						 errdetail("Transactions that write orders did not end in time."),
-						 errhint("Try again.")));
-			CHECK_FOR_INTERRUPTS();
-			pg_usleep(LOCK_PAUSE * 1000L);
-		}
-		if (i == 0 && source->partitioned)
-			relids = find_all_inheritors(source->relid, NoLock, NULL);
-	}
-}
 
 /* A positive interval, or none */
 static Interval *
@@ -138,7 +103,8 @@ rebate_set_ageing(PG_FUNCTION_ARGS)
 	reconcile_check_source(source);
 	confirm = get_interval(fcinfo, 1, "auto_confirm_after");
 	give_up = get_interval(fcinfo, 2, "give_up_after");
-	lock_table(source);
+	/* those decided meanwhile would not know of the change */
+	triggers_lock_tree(source->relid, ShareRowExclusiveLock, "rebate.set_ageing");
 	api_lock_configuration(store);
 	sql_int(&params, source->source_id);
 	sql_param(&params, INTERVALOID, IntervalPGetDatum(confirm), confirm == NULL);

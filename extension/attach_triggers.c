@@ -116,8 +116,11 @@ report_busy(Oid relid, LOCKMODE mode, const char *function)
 	int			level;
 	char	   *pid = NULL;
 	char	   *detail = NULL;
-	char	   *table = quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
-												   get_rel_name(relid));
+	char	   *schema = get_namespace_name(get_rel_namespace(relid));
+	char	   *name = get_rel_name(relid);
+	/* it may be dropped by now */
+	char	   *table = schema && name ? quote_qualified_identifier(schema, name) :
+		psprintf("with OID %u", relid);
 
 	level = sql_begin();
 	sql_param(&params, OIDOID, ObjectIdGetDatum(relid), false);
