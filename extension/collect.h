@@ -41,7 +41,7 @@ struct CollectBatch
 	bool		skip_old;		/* rows before the attachment leave no trace */
 	bool		keys_changed;	/* the statement has touched orders already */
 	bool		assume_new;		/* one new row: posting will find out if it is known */
-	bool		many;			/* new rows, more than are held: they may be posted at the end */
+	bool		many;			/* rows that need not come in this order, more than are held */
 	CollectNext next;
 	void	   *next_arg;
 	TupleTableSlot *slot;

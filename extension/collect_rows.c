@@ -22,6 +22,7 @@
 #include "defer.h"
 #include "guard.h"
 #include "partition.h"
+#include "row_sort.h"
 #include "rules.h"
 
 /* Rows decided in one subtransaction */
@@ -506,6 +507,7 @@ void
 collect_rows(CollectBatch *batch)
 {
 	Stretch		s = {.batch = batch};
+	RowSort    *sort = NULL;
 	MemoryContext old;
 
 	if (defer_active())
@@ -522,9 +524,11 @@ collect_rows(CollectBatch *batch)
 	batch->generation = rules_generation(batch->store);
 	/* of earlier statements: this one meets each order once */
 	batch->all_touched = collection_all_touched(batch->source->source_id);
-	if (batch->many && !batch->store->maybe_deferred &&
+	if (batch->many && batch->event == COLLECT_INSERT && !batch->store->maybe_deferred &&
 		!collection_forgot_moves(batch->source->source_id))
 		batch->bulk = bulk_begin(batch->store, batch->source, batch->generation);
+	else if (batch->many)
+		sort = row_sort_begin(batch);
 	if (!batch->assume_new && batch->bulk == NULL)
 		open_facts(batch);
 	s.row_context = AllocSetContextCreate(CurrentMemoryContext, "rebate row",
@@ -558,6 +562,8 @@ collect_rows(CollectBatch *batch)
 		close_facts(batch);
 	if (batch->bulk)
 		bulk_end(batch->bulk);
+	if (sort)
+		row_sort_end(sort);
 	warn_failures(batch);
 }
 

@@ -466,8 +466,6 @@ rebate_collect(PG_FUNCTION_ARGS)
 		/* the usual transaction of a shop: one order, never seen before */
 		batch.assume_new = trigger->tg_newtable && collect_is_empty() && !part->source->linked &&
 			tuplestore_tuple_count(trigger->tg_newtable) == 1;
-		batch.many = trigger->tg_newtable && !part->source->linked &&
-			tuplestore_tuple_count(trigger->tg_newtable) > rebate_collect_limit;
 	}
 	else if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
 	{
@@ -489,6 +487,7 @@ rebate_collect(PG_FUNCTION_ARGS)
 				 errhint("rebate.attach() creates the triggers.")));
 	if (trigger_source_with_key(part) == NULL)
 		return PointerGetDatum(NULL);
+	batch.many = !part->source->linked && tuplestore_tuple_count(table) > rebate_collect_limit;
 
 	collect_firing();
 	truncating_end(part->source->source_id);
