@@ -13,7 +13,7 @@
 
 EXTENSION   = rebate
 MODULE_big  = rebate
-EXTVERSION  = 0.1.0
+EXTVERSION  = 0.2.0
 
 OBJS        = $(patsubst %.c,%.o,$(sort $(wildcard extension/*.c)))
 

@@ -9,7 +9,7 @@
 #include <stdio.h>
 
 #define PROGRAM "rebate-listen"
-#define VERSION "0.1.0"
+#define VERSION "0.2.0"
 
 /* Exit codes; they are part of the manual */
 typedef enum ExitCode

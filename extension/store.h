@@ -19,7 +19,7 @@
  * A step to the next version may add tables, and columns to tables other than
  * account, accrual and entry; anything else raises compatible_with, too.
  */
-#define STORE_VERSION	1
+#define STORE_VERSION	2
 
 #define IDS_PER_CALL	64		/* increment of rebate_data.id */
 

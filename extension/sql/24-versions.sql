@@ -1,8 +1,23 @@
 -- Versions of library, functions and store, and the way from one to the next.
+-- A step may add tables, and columns to tables other than account, accrual, entry, waiting and link,
+-- which are read as C structures.
 CREATE FUNCTION rebate.store_upgrade(version integer) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
-AS $function$ SELECT NULL::text $function$;
+AS $function$ SELECT CASE version WHEN 2 THEN $ddl$
+-- rights
+
+-- approval of rules
+
+-- privacy
+
+-- statistics
+
+-- archive
+
+-- sandbox
+
+$ddl$ END $function$;
 COMMENT ON FUNCTION rebate.store_upgrade(integer) IS 'the DDL that makes this version of the store of the one before; NULL: not known here';
 REVOKE ALL ON FUNCTION rebate.store_upgrade(integer) FROM PUBLIC;
 

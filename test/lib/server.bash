@@ -12,7 +12,7 @@ set -euo pipefail
 umask 022                       # the server's user must be able to read what root writes
 
 rb_top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
-rb_version=0.1.0
+rb_version=0.2.0
 export rb_top rb_version
 
 rb_say() { printf '%s\n' "$*" >&2; }

@@ -28,16 +28,14 @@ chomp(my $sharedir = `pg_config --sharedir`);
 like($libdir, qr/^\Q$tree\E/, 'the server has files of its own');
 
 # The step to the next version of the store, and a function that needs it.
-my $upgrade = qq{
-CREATE OR REPLACE FUNCTION rebate.store_upgrade(version integer) RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-SET search_path = pg_catalog, pg_temp
-AS \$function\$ SELECT CASE version WHEN $after THEN \$ddl\$
+my ($upgrade) = slurp_file('extension/sql/24-versions.sql') =~ /^(CREATE FUNCTION rebate\.store_upgrade.*?\$function\$;\n)/ms;
+$upgrade =~ s/^CREATE FUNCTION/CREATE OR REPLACE FUNCTION/;
+$upgrade =~ s/ END (?=\$function\$)/
+WHEN $after THEN \$ddl\$
 CREATE TABLE rebate_data.next (one integer PRIMARY KEY);
 ALTER TABLE rebate_data.campaign ADD COLUMN budget bigint;
-\$ddl\$ END \$function\$;
-COMMENT ON FUNCTION rebate.store_upgrade(integer) IS 'the DDL of the next version';
-};
+\$ddl\$ END / or die 'the steps of the store are not where they were';
+$upgrade .= "COMMENT ON FUNCTION rebate.store_upgrade(integer) IS 'the DDL of the next version';\n";
 my $feature = q{
 CREATE FUNCTION rebate.next() RETURNS bigint
 LANGUAGE C AS 'MODULE_PATHNAME', 'rebate_next';
