@@ -6,6 +6,7 @@
 #   make installcheck        regression tests and isolation specs on a running server (PGHOST, PGPORT, PGUSER)
 #   make test                everything, on private servers; TESTS="regress isolation" selects
 #   make ubsan               the regression tests with the sanitizer of undefined behaviour
+#   make valgrind            the regression tests under valgrind, for hours; TESTS="attach returns": these
 #   make demo                a sample shop on a private server; ORDERS=file.csv: with your own orders
 #   make psql                the same shop, and a psql in it
 #   make seed DB=mydb        fills a sample shop in your own database
@@ -109,6 +110,10 @@ bench-%: FORCE
 
 ubsan: FORCE
 	@test/deps
-	@test/sanitize $(TESTS)
+	@test/sanitize ubsan $(TESTS)
+
+valgrind: FORCE
+	@test/deps
+	@test/sanitize valgrind $(TESTS)
 
 FORCE:
