@@ -15,12 +15,18 @@
 EXTENSION   = rebate
 MODULE_big  = rebate
 EXTVERSION  = 0.2.0
+# The release before it, whose install script is frozen.
+PREVIOUS    = 0.1.0
 
 OBJS        = $(patsubst %.c,%.o,$(sort $(wildcard extension/*.c)))
 
 # The install script is built from pieces, in the order of their names.
 SQL_PIECES  = $(sort $(wildcard extension/sql/*.sql))
-DATA_built  = extension/rebate--$(EXTVERSION).sql
+INSTALL_SQL = extension/rebate--$(EXTVERSION).sql
+# The way from that one is made of the same pieces; see "A release" in test/README.md.
+UPGRADE_SQL = extension/rebate--$(PREVIOUS)--$(EXTVERSION).sql
+UPGRADE_DIR = extension/sql/upgrade
+DATA_built  = $(INSTALL_SQL) $(UPGRADE_SQL)
 DATA        = $(filter-out $(DATA_built),$(sort $(wildcard extension/rebate--*.sql)))
 
 REGRESS     = $(sort $(patsubst sql/%.sql,%,$(wildcard sql/*.sql)))
@@ -57,8 +63,13 @@ endif
 $(OBJS): $(wildcard extension/*.h) Makefile
 
 # The list of pieces is a prerequisite too: a removed piece must not survive in the script.
-$(DATA_built): $(SQL_PIECES) $(wildcard extension/sql) Makefile
+$(INSTALL_SQL): $(SQL_PIECES) $(wildcard extension/sql) Makefile
 	@cat $(SQL_PIECES) /dev/null > $@.tmp && mv $@.tmp $@
+
+$(UPGRADE_SQL): extension/rebate--$(PREVIOUS).sql $(SQL_PIECES) $(wildcard extension/sql $(UPGRADE_DIR) $(UPGRADE_DIR)/*) Makefile
+	@{ cat $(UPGRADE_DIR)/begin.sql $(wildcard $(UPGRADE_DIR)/$(PREVIOUS)--$(EXTVERSION).sql) && \
+	   awk -f $(UPGRADE_DIR)/replay.awk extension/rebate--$(PREVIOUS).sql $(SQL_PIECES) && \
+	   cat $(UPGRADE_DIR)/end.sql; } > $@.tmp && mv $@.tmp $@
 
 else
 

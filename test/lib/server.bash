@@ -126,7 +126,8 @@ rb_copy_source() {
 	mkdir -p "$dir"
 	find "$dir" -type f ! -name '*.o' ! -name '*.so' -delete
 	tar -C "$rb_top" --exclude=./.git --exclude='*.o' --exclude='*.so' --exclude='*.bc' --exclude='./results' \
-		--exclude='./regression.*' --exclude='./output_iso' --exclude=./extension/rebate--$rb_version.sql -cf - . |
+		--exclude='./regression.*' --exclude='./output_iso' --exclude="./extension/rebate--$rb_version.sql" \
+		--exclude="./extension/rebate--*--$rb_version.sql" -cf - . |
 		tar -C "$dir" --no-same-owner -xf -
 	chmod -R a+rX,u+w "$dir"
 }

@@ -3,8 +3,11 @@
 # taking orders, what needs a newer one refuses with a hint.
 use strict;
 use warnings;
+use FindBin;
+use lib "$FindBin::RealBin/../lib";
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use Shape;
 use Test::More;
 use File::Copy qw(copy);
 use IPC::Run ();
@@ -28,14 +31,6 @@ chomp(my $sharedir = `pg_config --sharedir`);
 like($libdir, qr/^\Q$tree\E/, 'the server has files of its own');
 
 # The step to the next version of the store, and a function that needs it.
-my ($upgrade) = slurp_file('extension/sql/24-versions.sql') =~ /^(CREATE FUNCTION rebate\.store_upgrade.*?\$function\$;\n)/ms;
-$upgrade =~ s/^CREATE FUNCTION/CREATE OR REPLACE FUNCTION/;
-$upgrade =~ s/ END (?=\$function\$)/
-WHEN $after THEN \$ddl\$
-CREATE TABLE rebate_data.next (one integer PRIMARY KEY);
-ALTER TABLE rebate_data.campaign ADD COLUMN budget bigint;
-\$ddl\$ END / or die 'the steps of the store are not where they were';
-$upgrade .= "COMMENT ON FUNCTION rebate.store_upgrade(integer) IS 'the DDL of the next version';\n";
 my $feature = q{
 CREATE FUNCTION rebate.next() RETURNS bigint
 LANGUAGE C AS 'MODULE_PATHNAME', 'rebate_next';
@@ -55,11 +50,21 @@ sub build_next
         unlink "$src/$file";
         append_to_file("$src/$file", $text);
     };
+    # This version's install script is frozen with that, and the upgrade script made against it.
     $change->('Makefile', qr/^EXTVERSION\s*=.*/m, "EXTVERSION = $next");
+    $change->('Makefile', qr/^PREVIOUS\s*=.*/m, "PREVIOUS = $old");
     $change->('rebate.control', qr/^default_version = .*/m, "default_version = '$next'");
     $change->('extension/store.h', qr/^#define STORE_VERSION.*/m, "#define STORE_VERSION $after");
-    append_to_file("$src/extension/sql/99-next.sql", $upgrade . $feature);
-    append_to_file("$src/extension/rebate--$old--$next.sql", "\\echo Use ALTER EXTENSION \\quit\n$upgrade$feature");
+    $change->('extension/sql/24-versions.sql', qr/ END (?=\$function\$)/, qq{
+WHEN $after THEN \$ddl\$
+CREATE TABLE rebate_data.next (one integer PRIMARY KEY);
+ALTER TABLE rebate_data.campaign ADD COLUMN budget bigint;
+\$ddl\$ END });
+    append_to_file("$src/extension/sql/80-next.sql", $feature);
+    # A function with another signature: it is dropped, and made again by its piece.
+    $change->('extension/sql/60-events.sql', qr/CREATE FUNCTION rebate\.events_cursor\(member text\)/, 'CREATE FUNCTION rebate.events_cursor(member text, unused integer DEFAULT 0)');
+    $change->('extension/sql/60-events.sql', qr/FUNCTION rebate\.events_cursor\(text\)/, 'FUNCTION rebate.events_cursor(text, integer)') for 1, 2;
+    append_to_file("$src/extension/sql/upgrade/$old--$next.sql", "DROP FUNCTION rebate.events_cursor(text);\n");
     append_to_file("$src/extension/next.c", q{
 #include "rebate.h"
 #include "api.h"
@@ -208,7 +213,16 @@ is( $node->safe_psql('older', qq{
 
 # --- then the SQL ----------------------------------------------------------------------------------------------------
 
+$node->safe_psql('postgres', q{
+    CREATE ROLE reader;
+    CREATE ROLE intruder;
+    GRANT EXECUTE ON FUNCTION rebate.events_cursor(text) TO reader;
+    ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON ROUTINES TO intruder});
 is(ask($new, 'ALTER EXTENSION rebate UPDATE'), '', 'ALTER EXTENSION UPDATE');
+is( ask($new, q{SELECT f, string_agg(r, ' ' ORDER BY r) FROM unnest(ARRAY['rebate.events_cursor(text, integer)', 'rebate.next()']) f, unnest(ARRAY['reader', 'rebate_owner', 'intruder']) r
+        WHERE has_function_privilege(r, f, 'EXECUTE') GROUP BY f ORDER BY f}),
+    "rebate.events_cursor(text, integer)|reader rebate_owner\nrebate.next()|rebate_owner", 'who could use a function can use it with its new signature, a new one the owner alone');
+$node->safe_psql('postgres', q{ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON ROUTINES FROM intruder; REVOKE ALL ON FUNCTION rebate.events_cursor(text, integer) FROM reader});
 is(ask($with_old, $advice_on), 'library: connect again', 'the old session is told to connect again');
 both('new library, new SQL, old store', $new);
 is(ask($new, 'SELECT rebate.next()'), 'RB015', 'a new function refuses');
@@ -243,18 +257,10 @@ is(ask($new, q{INSERT INTO orders VALUES (100001, 'm0', 100); SELECT earned FROM
 
 # --- fresh and updated are the same ----------------------------------------------------------------------------------
 
-my %same = (
-    members => q{SELECT pg_describe_object(classid, objid, 0) FROM pg_depend
-        WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e' AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'rebate') ORDER BY 1},
-    functions => q{SELECT p.oid::regprocedure, pg_get_function_result(p.oid), prosrc, proconfig, provolatile, proparallel, proacl,
-        obj_description(p.oid, 'pg_proc') FROM pg_proc p WHERE pronamespace = 'rebate'::regnamespace ORDER BY p.oid::regprocedure::text},
-    store => 'SELECT rebate.store_shape()',
-    guards => q{SELECT tgrelid::regclass, tgname FROM pg_trigger WHERE tgname = 'rebate_guard' ORDER BY tgrelid::regclass::text},
-    version => 'SELECT * FROM rebate.versions()',
-);
-$node->safe_psql('postgres', 'CREATE DATABASE fresh');
+$node->safe_psql('postgres', 'CREATE DATABASE fresh TEMPLATE template0');
 $node->safe_psql('fresh', 'SET client_min_messages = warning; CREATE EXTENSION rebate; SELECT rebate.create_store()');
-is($node->safe_psql('postgres', $same{$_}), $node->safe_psql('fresh', $same{$_}), "updated and fresh are the same: $_") foreach sort keys %same;
+my ($updated, $fresh) = (shapes($node, 'postgres'), shapes($node, 'fresh'));
+is(difference($updated->{$_}, $fresh->{$_}), '', "updated and fresh are the same: $_") foreach sort keys %$fresh;
 
 # the new version takes over what it finds
 is( $node->safe_psql('older', qq{
