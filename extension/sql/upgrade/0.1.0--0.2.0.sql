@@ -1,0 +1,2 @@
+-- a second parameter: sandbox
+DROP FUNCTION rebate.create_store(name);
