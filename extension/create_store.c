@@ -245,10 +245,11 @@ store_exists(void)
 
 /*
  * Create the store unless somebody else was faster, and return its owner.
- * *created tells which.
+ * *created tells which.  That it is a sandbox is written before the guards stand,
+ * and nothing of ours writes it again.
  */
 static Oid
-create_store(const char *name, bool *created)
+create_store(const char *name, bool sandbox, bool *created)
 {
 	Oid			extension;
 	Oid			extowner = extension_owner(&extension);
@@ -264,6 +265,8 @@ create_store(const char *name, bool *created)
 	owner = choose_owner(name);
 	level = begin_scripts();
 	make_store(extowner, owner, upgrade_latest(extowner));
+	if (sandbox)
+		run_script(owner, "UPDATE " STORE_SCHEMA ".store SET sandbox = true");
 	make_ours(extowner, owner);
 	end_scripts(level);
 	return owner;
@@ -278,7 +281,7 @@ create_store_if_missing(void)
 	if (store_exists())
 		return store_get(false)->owner;
 
-	owner = create_store(NULL, &created);
+	owner = create_store(NULL, false, &created);
 	if (created)
 		ereport(NOTICE,
 				(errmsg("store created, owned by role \"%s\"", GetUserNameFromId(owner, false)),
@@ -288,19 +291,21 @@ create_store_if_missing(void)
 }
 
 /*
- * rebate.create_store(owner): creates the store and its views, returns the
- * owner.  A store that is there is left alone.
+ * rebate.create_store(owner, sandbox): creates the store and its views, returns
+ * the owner.  A store that is there is left alone; it does not become a sandbox.
  */
 Datum
 rebate_create_store(PG_FUNCTION_ARGS)
 {
 	char	   *name = PG_ARGISNULL(0) ? NULL : pstrdup(NameStr(*PG_GETARG_NAME(0)));
+	/* the function of 0.1 has one argument */
+	bool		sandbox = PG_NARGS() > 1 && !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
 	Name		result = palloc0(NAMEDATALEN);
 	Oid			owner;
 	bool		created;
 
 	(void) collect_flush();
-	owner = create_store(name, &created);
+	owner = create_store(name, sandbox, &created);
 	namestrcpy(result, GetUserNameFromId(owner, false));
 	if (created)
 		PG_RETURN_NAME(result);
@@ -309,6 +314,12 @@ rebate_create_store(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("the store exists already, owned by role \"%s\"", NameStr(*result))));
+	if (sandbox && !store_get(false)->sandbox)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("the store exists already, and is no sandbox"),
+				 errdetail("A store is made a sandbox when it is created, or never."),
+				 errhint("Make the sandbox in a database of its own.")));
 
 	ereport(NOTICE,
 			(errmsg("the store exists already, owned by role \"%s\"", NameStr(*result))));

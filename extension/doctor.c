@@ -233,6 +233,9 @@ rebate_doctor(PG_FUNCTION_ARGS)
 	(void) set_config_option("jit", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
 							 false);
 	relids = attached_relations(store);
+	if (store->sandbox)
+		doctor_say(result, "sandbox", STORE_SCHEMA, "notice",
+				   "made as a sandbox: rebate.reset() empties its ledger", NULL);
 	run_checks(store, result, doctor_server_queries, relids);
 	run_checks(store, result, doctor_table_queries, relids);
 	doctor_orders(store, result, relids, thorough);

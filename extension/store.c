@@ -15,6 +15,7 @@
 #include "access/xlog.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_namespace.h"
+#include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
@@ -126,6 +127,7 @@ check_relation(Store *s, StoreTable which, Relation rel)
 	Oid			nspid = RelationGetNamespace(rel);
 
 	shape_check_table(rel, which, s->owner);
+	shape_check_added(rel, which, s->version);
 	for (int i = 0; i < NUM_STORE_INDEXES; i++)
 	{
 		if (shape_index_table(i) != which)
@@ -213,9 +215,12 @@ each_row(Store *s, StoreTable which, void (*fn) (Store *, HeapTuple, TupleDesc))
 		fn(s, tuple, RelationGetDescr(rel));
 	systable_endscan(scan);
 	UnregisterSnapshot(snapshot);
+	/* by the version that this table, or one before it, tells */
+	shape_check_added(rel, which, s->version);
 	table_close(rel, AccessShareLock);
 }
 
+/* A store of version 1 has no column "sandbox"; other columns may come before it. */
 static void
 read_version(Store *s, HeapTuple tuple, TupleDesc desc)
 {
@@ -223,6 +228,15 @@ read_version(Store *s, HeapTuple tuple, TupleDesc desc)
 
 	s->version = DatumGetInt32(heap_getattr(tuple, 2, desc, &isnull));
 	s->compatible_with = DatumGetInt32(heap_getattr(tuple, 3, desc, &isnull));
+	s->sandbox = false;
+	for (int i = 4; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		if (!att->attisdropped && att->atttypid == BOOLOID &&
+			strcmp(NameStr(att->attname), "sandbox") == 0)
+			s->sandbox = DatumGetBool(heap_getattr(tuple, i + 1, desc, &isnull)) && !isnull;
+	}
 }
 
 static void

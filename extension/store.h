@@ -103,6 +103,7 @@ typedef struct Store
 	char		time_zone[64];	/* of the programme */
 	pg_tz	   *zone;			/* the same */
 	bool		maybe_deferred; /* orders may wait for reconcile() */
+	bool		sandbox;		/* rebate.reset() may empty it */
 } Store;
 
 /*

@@ -41,6 +41,7 @@ static const struct
 	const char *name;
 	bool		exact;
 	const char *columns;
+	const char *added;			/* by version 2 to a table of version 1, anywhere behind those */
 }			tables[NUM_STORE_TABLES] = {
 	[ST_ACCOUNT] = {
 		"account", EXACT,
@@ -129,7 +130,8 @@ static const struct
 	},
 	[ST_STORE] = {
 		"store", false,
-		"one bool!=, store_version int4!, compatible_with int4!, created_at timestamptz!="
+		"one bool!=, store_version int4!, compatible_with int4!, created_at timestamptz!=",
+		"sandbox bool!="
 	},
 	[ST_PROGRAMME] = {
 		"programme", false,
@@ -369,6 +371,31 @@ columns_difference(TupleDesc desc, StoreTable which)
 	return NULL;
 }
 
+/* Those that a version added come by name: somebody may have put others before them. */
+static const char *
+added_difference(TupleDesc desc, StoreTable which)
+{
+	const char *list = tables[which].added;
+
+	while (*list)
+	{
+		ColumnShape column;
+		const char *difference;
+		int			i = 0;
+
+		next_column(&list, &column);
+		while (i < desc->natts &&
+			   (TupleDescAttr(desc, i)->attisdropped ||
+				strncmp(NameStr(TupleDescAttr(desc, i)->attname), column.name, column.name_length) != 0 ||
+				NameStr(TupleDescAttr(desc, i)->attname)[column.name_length] != '\0'))
+			i++;
+		difference = column_difference(desc, i, &column);
+		if (difference)
+			return difference;
+	}
+	return NULL;
+}
+
 /*
  * What hangs on a table and would see less than the engine does, or more: the
  * engine writes below triggers, rules and policies, so one who relies on them, as
@@ -436,6 +463,18 @@ shape_check_table(Relation rel, StoreTable which, Oid owner)
 
 	if (difference)
 		refuse(which == ST_LEDGER ? "view" : "table", tables[which].name, difference);
+}
+
+void
+shape_check_added(Relation rel, StoreTable which, int32 version)
+{
+	const char *difference;
+
+	if (tables[which].added == NULL || version < 2)
+		return;
+	difference = added_difference(RelationGetDescr(rel), which);
+	if (difference)
+		refuse("table", tables[which].name, difference);
 }
 
 static Oid

@@ -16,6 +16,9 @@ extern StoreTable shape_index_table(StoreIndex which);
 
 /* Raise RB011 unless the relation is as rebate.create_store() makes it for "owner" */
 extern void shape_check_table(Relation rel, StoreTable which, Oid owner);
+/* The same of the columns that a later version added to it */
+extern void shape_check_added(Relation rel, StoreTable which, int32 version);
+
 extern void shape_check_index(Oid indexid, StoreIndex which, Relation table);
 extern void shape_check_sequence(Oid relid, Oid owner);
 

@@ -174,7 +174,7 @@ rebate_versions(PG_FUNCTION_ARGS)
 	if (store && store->version < STORE_VERSION)
 		advice = "SELECT rebate.upgrade_store()";
 	put_version((ReturnSetInfo *) fcinfo->resultinfo, "store",
-				store ? psprintf("%d", store->version) : NULL,
+				store ? psprintf(store->sandbox ? "%d, sandbox" : "%d", store->version) : NULL,
 				psprintf("%d", store ? Max(store->version, STORE_VERSION) : STORE_VERSION), advice);
 	return (Datum) 0;
 }

@@ -92,7 +92,7 @@ $ddl$ $function$;
 COMMENT ON FUNCTION rebate.store_currencies() IS 'the ISO 4217 currencies that rebate.create_store() fills in';
 REVOKE ALL ON FUNCTION rebate.store_currencies() FROM PUBLIC;
 
-CREATE FUNCTION rebate.create_store(owner name DEFAULT NULL) RETURNS name
+CREATE FUNCTION rebate.create_store(owner name DEFAULT NULL, sandbox boolean DEFAULT false) RETURNS name
 LANGUAGE C AS 'MODULE_PATHNAME', 'rebate_create_store';
-COMMENT ON FUNCTION rebate.create_store(name) IS 'makes the store (schema rebate_data) and its views, owned by a role; returns the owner';
-REVOKE ALL ON FUNCTION rebate.create_store(name) FROM PUBLIC;
+COMMENT ON FUNCTION rebate.create_store(name, boolean) IS 'makes the store (schema rebate_data) and its views, owned by a role; as a sandbox: one that rebate.reset() may empty; returns the owner';
+REVOKE ALL ON FUNCTION rebate.create_store(name, boolean) FROM PUBLIC;

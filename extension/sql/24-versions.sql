@@ -16,6 +16,8 @@ AS $function$ SELECT CASE version WHEN 2 THEN $ddl$
 -- archive
 
 -- sandbox
+ALTER TABLE rebate_data.store ADD COLUMN sandbox boolean NOT NULL DEFAULT false;
+COMMENT ON COLUMN rebate_data.store.sandbox IS 'made as a sandbox: rebate.reset() may empty the ledger; never changed after the store was made';
 
 $ddl$ END $function$;
 COMMENT ON FUNCTION rebate.store_upgrade(integer) IS 'the DDL that makes this version of the store of the one before; NULL: not known here';

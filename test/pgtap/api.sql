@@ -50,7 +50,7 @@ SELECT bag_eq($$
         'with time zone', 'TABLE(member text, currency text, tracked numeric, pending numeric, maturing numeric, '
         'available numeric, held numeric, last_entry bigint)'),
     ('channel', 'member text', 'text'),
-    ('create_store', 'owner name DEFAULT NULL::name', 'name'),
+    ('create_store', 'owner name DEFAULT NULL::name, sandbox boolean DEFAULT false', 'name'),
     ('clock_step', 'job text, upto timestamp with time zone', 'boolean'),
     ('detach', 'source regclass', 'void'),
     ('doctor', 'thorough boolean DEFAULT false', 'TABLE("check" text, subject text, status text, detail text, remedy '
@@ -74,6 +74,7 @@ SELECT bag_eq($$
         'detail text)'),
     ('reconcile', 'source regclass, keys text[] DEFAULT NULL::text[], deferred_only boolean DEFAULT false, "limit" '
         'integer DEFAULT NULL::integer', 'bigint'),
+    ('reset', 'keep text DEFAULT ''rules''::text, replay boolean DEFAULT false', 'bigint'),
     ('retry', 'source regclass DEFAULT NULL::regclass, "limit" integer DEFAULT NULL::integer, OUT healed bigint, OUT '
         'failing bigint, OUT busy bigint', 'record'),
     ('rotate_channels', '', 'bigint'),
