@@ -1,7 +1,7 @@
 /*
  * channel.c
- *	  Channels of members: rebate.channel(), rebate.rotate_channels(), and what is
- *	  sent on them.
+ *	  Channels of members: rebate.channel(), rebate.my_channel,
+ *	  rebate.rotate_channels(), and what is sent on them.
  *
  * A name is a keyed hash of the member, so whoever knows it has been told.  The
  * key is in a table of the extension that a dump leaves out: a copy of the
@@ -33,8 +33,11 @@
 #include "collect.h"
 #include "delivery.h"
 #include "event.h"
+#include "identity.h"
+#include "rights.h"
 
 PG_FUNCTION_INFO_V1(rebate_channel);
+PG_FUNCTION_INFO_V1(rebate_get_my_channel);
 PG_FUNCTION_INFO_V1(rebate_rotate_channels);
 
 #define KEY_LENGTH 32
@@ -157,6 +160,41 @@ channel_name(const uint8 *key, const char *member, char *name)
 	name[CHANNEL_LENGTH] = '\0';
 }
 
+/* Has a channel been asked for by, or for, this member? */
+static bool
+was_asked_for(Store *store, const char *member)
+{
+	SqlParams	params = {0};
+	StoreSpi	scope;
+	bool		there;
+
+	sql_text(&params, member);
+	store_spi_begin(store, &scope);
+	there = sql_run("SELECT FROM rebate_data.channel WHERE member = $1 COLLATE \"C\"", &params,
+					SPI_OK_SELECT) > 0;
+	store_spi_end(&scope);
+	return there;
+}
+
+/* Record that a channel was asked for; "key" is read, or made if there is none. */
+static void
+ask_for_channel(Store *store, const char *member, uint8 *key)
+{
+	SqlParams	params = {0};
+	StoreSpi	scope;
+
+	write_key(true);
+	if (!read_key(key))
+		elog(ERROR, "the key of channels is not there");
+	sql_text(&params, member);
+	store_spi_begin(store, &scope);
+	sql_run("INSERT INTO rebate_data.channel (member) VALUES ($1) ON CONFLICT (member) DO NOTHING",
+			&params, SPI_OK_INSERT);
+	store_spi_end(&scope);
+	CacheInvalidateRelcacheByRelid(store->tables[ST_CHANNEL]);
+	(void) delivery_start_worker();
+}
+
 /* rebate.channel(member) */
 Datum
 rebate_channel(PG_FUNCTION_ARGS)
@@ -165,9 +203,6 @@ rebate_channel(PG_FUNCTION_ARGS)
 	char	   *member;
 	uint8		key[KEY_LENGTH];
 	char		name[CHANNEL_LENGTH + 1];
-	StoreSpi	scope;
-	SqlParams	params = {0};
-	bool		there;
 
 	store_check_user(store, "rebate.channel");
 	if (PG_ARGISNULL(0))
@@ -175,25 +210,38 @@ rebate_channel(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("the member must not be null")));
 	member = api_text(fcinfo, 0);
-	sql_text(&params, member);
-
-	store_spi_begin(store, &scope);
-	there = sql_run("SELECT FROM rebate_data.channel WHERE member = $1 COLLATE \"C\"", &params,
-					SPI_OK_SELECT) > 0;
-	store_spi_end(&scope);
-	if (!there || !read_key(key))
+	if (!was_asked_for(store, member) || !read_key(key))
 	{
 		PreventCommandIfReadOnly("rebate.channel()");
 		PreventCommandDuringRecovery("rebate.channel()");
-		write_key(true);
-		if (!read_key(key))
-			elog(ERROR, "the key of channels is not there");
-		store_spi_begin(store, &scope);
-		sql_run("INSERT INTO rebate_data.channel (member) VALUES ($1) ON CONFLICT (member) DO NOTHING",
-				&params, SPI_OK_INSERT);
-		store_spi_end(&scope);
-		CacheInvalidateRelcacheByRelid(store->tables[ST_CHANNEL]);
-		(void) delivery_start_worker();
+		ask_for_channel(store, member, key);
+	}
+	channel_name(key, member, name);
+	PG_RETURN_TEXT_P(cstring_to_text(name));
+}
+
+/*
+ * rebate.get_my_channel(): of the current member, NULL if there is none.  Where
+ * nothing can be written it is NULL as well until the channel was asked for
+ * elsewhere: those who read in read-only transactions go on.
+ */
+Datum
+rebate_get_my_channel(PG_FUNCTION_ARGS)
+{
+	Store	   *store = store_get(false);
+	char	   *member;
+	uint8		key[KEY_LENGTH];
+	char		name[CHANNEL_LENGTH + 1];
+
+	rights_check(store, RIGHT_MEMBER | RIGHT_GATEWAY, "rebate.get_my_channel");
+	member = identity_member(store);
+	if (member == NULL)
+		PG_RETURN_NULL();
+	if (!was_asked_for(store, member) || !read_key(key))
+	{
+		if (XactReadOnly || RecoveryInProgress())
+			PG_RETURN_NULL();
+		ask_for_channel(store, member, key);
 	}
 	channel_name(key, member, name);
 	PG_RETURN_TEXT_P(cstring_to_text(name));

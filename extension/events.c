@@ -1,6 +1,7 @@
 /*
  * events.c
- *	  rebate.events() and rebate.events_cursor(): the events of one member.
+ *	  rebate.events(), rebate.my_events() and their cursors: the events of one
+ *	  member.
  *
  * A member's cursor holds, for each of his accounts, the entry that was read last
  * and its check, which is chained over all entries before it.  So the server can
@@ -9,33 +10,25 @@
  */
 #include "rebate.h"
 
-#include "access/genam.h"
-#include "access/table.h"
-#include "access/tableam.h"
 #include "access/xlog.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
-#include "utils/rel.h"
 #include "utils/snapmgr.h"
 
 #include "api.h"
 #include "collect.h"
 #include "cursor.h"
 #include "event.h"
+#include "identity.h"
+#include "member_account.h"
+#include "rights.h"
 #include "wal_flush.h"
 
 PG_FUNCTION_INFO_V1(rebate_events);
 PG_FUNCTION_INFO_V1(rebate_events_cursor);
-
-/* One account of the member, and how far it was read */
-typedef struct MemberAccount
-{
-	int64		account_id;
-	int64		last_entry;
-	char	   *currency;
-} MemberAccount;
+PG_FUNCTION_INFO_V1(rebate_my_events);
+PG_FUNCTION_INFO_V1(rebate_my_events_cursor);
 
 /* A call of events() or events_cursor() */
 typedef struct MemberCall
@@ -43,7 +36,6 @@ typedef struct MemberCall
 	Store	   *store;
 	ReturnSetInfo *result;
 	Snapshot	snapshot;
-	char	   *member;
 	MemberAccount *accounts;	/* by currency */
 	MemberPlace *places;		/* of the same accounts */
 	int			naccounts;
@@ -53,66 +45,48 @@ typedef struct MemberCall
 	StringInfoData event;
 } MemberCall;
 
-/* List the member's accounts in the order of their currencies. */
-static void
-find_accounts(MemberCall *call)
+/* The store, after checking who calls and posting what waits. */
+static Store *
+begin_function(const char *function, int rights)
 {
-	Relation	rel = store_open(call->store, ST_ACCOUNT, AccessShareLock);
-	Relation	index = index_open(call->store->indexes[SI_ACCOUNT_MEMBER], AccessShareLock);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	IndexScanDesc scan = index_beginscan_compat(rel, index, call->snapshot, 1);
-	ScanKeyData key;
-	int			allocated = 4;
+	Store	   *store = store_get(false);
 
-	call->accounts = palloc(sizeof(MemberAccount) * allocated);
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_TEXTEQ, CStringGetTextDatum(call->member));
-	index_rescan(scan, &key, 1, NULL, 0);
-	while (index_getnext_slot(scan, ForwardScanDirection, slot))
-	{
-		MemberAccount *account;
-		Form_account row;
-
-		if (call->naccounts == allocated)
-			call->accounts = repalloc(call->accounts, sizeof(MemberAccount) * (allocated *= 2));
-		slot_getallattrs(slot);
-		row = (Form_account) GETSTRUCT(ExecFetchSlotHeapTuple(slot, false, NULL));
-		account = &call->accounts[call->naccounts++];
-		account->account_id = row->account_id;
-		account->last_entry = row->last_entry;
-		account->currency = TextDatumGetCString(slot->tts_values[AC_CURRENCY - 1]);
-	}
-	index_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	index_close(index, AccessShareLock);
-	table_close(rel, AccessShareLock);
-
-	call->places = palloc0(sizeof(MemberPlace) * Max(call->naccounts, 1));
-	for (int i = 0; i < call->naccounts; i++)
-		call->places[i].currency = call->accounts[i].currency;
-}
-
-/*
- * What both functions do first.  The snapshot comes before the flush of WAL:
- * nothing is returned that a crash could take back.
- */
-static void
-begin_call(MemberCall *call, FunctionCallInfo fcinfo, const char *function)
-{
-	memset(call, 0, sizeof(*call));
-	call->store = store_get(false);
-	store_check_user(call->store, function);
+	rights_check(store, rights, function);
 	if (!RecoveryInProgress())
 		collect_flush();
-	call->member = api_text(fcinfo, 0);
-	if (call->member == NULL)
+	return store;
+}
+
+/* Argument 0, the member whose events are asked for */
+static char *
+member_argument(FunctionCallInfo fcinfo)
+{
+	char	   *member = api_text(fcinfo, 0);
+
+	if (member == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("the member must not be null")));
+	return member;
+}
+
+/*
+ * The accounts of a member, nothing of them read yet.  The snapshot comes before
+ * the flush of WAL: nothing is returned that a crash could take back.
+ */
+static void
+begin_call(MemberCall *call, Store *store, const char *member)
+{
+	memset(call, 0, sizeof(*call));
+	call->store = store;
 	initStringInfo(&call->cursor);
 	initStringInfo(&call->event);
 	call->snapshot = RegisterSnapshot(GetLatestSnapshot());
 	wal_flush_inserted();
-	find_accounts(call);
+	call->accounts = member_accounts(store, call->snapshot, member, &call->naccounts);
+	call->places = palloc0(sizeof(MemberPlace) * Max(call->naccounts, 1));
+	for (int i = 0; i < call->naccounts; i++)
+		call->places[i].currency = call->accounts[i].currency;
 }
 
 static void
@@ -190,25 +164,31 @@ put_event(void *arg, const EventRow *row)
 	call->left--;
 }
 
-/* rebate.events(member, after, limit) */
-Datum
-rebate_events(PG_FUNCTION_ARGS)
+/* An argument that says how many events at most */
+static int32
+limit_argument(FunctionCallInfo fcinfo, int argno)
 {
-	char	   *after = api_text(fcinfo, 1);
-	MemberCall	call;
-	bool		names;
-
-	begin_call(&call, fcinfo, "rebate.events");
-	if (PG_ARGISNULL(2))
+	if (PG_ARGISNULL(argno))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("the limit must not be null")));
-	call.left = PG_GETARG_INT32(2);
-	if (call.left < 1)
+	if (PG_GETARG_INT32(argno) < 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the limit must be at least 1")));
-	InitMaterializedSRF(fcinfo, 0);
+	return PG_GETARG_INT32(argno);
+}
+
+/* Return the events of a member behind a cursor (NULL: from the beginning). */
+static void
+return_events(FunctionCallInfo fcinfo, Store *store, const char *member, const char *after,
+			  int32 limit)
+{
+	MemberCall	call;
+	bool		names;
+
+	begin_call(&call, store, member);
+	call.left = limit;
 	call.result = (ReturnSetInfo *) fcinfo->resultinfo;
 	if (after)
 		use_cursor(&call, after);
@@ -224,6 +204,34 @@ rebate_events(PG_FUNCTION_ARGS)
 	if (names)
 		event_names_end();
 	UnregisterSnapshot(call.snapshot);
+}
+
+/* rebate.events(member, after, limit) */
+Datum
+rebate_events(PG_FUNCTION_ARGS)
+{
+	Store	   *store = begin_function("rebate.events", RIGHT_AUDITOR);
+	char	   *member = member_argument(fcinfo);
+	char	   *after = api_text(fcinfo, 1);
+	int32		limit = limit_argument(fcinfo, 2);
+
+	InitMaterializedSRF(fcinfo, 0);
+	return_events(fcinfo, store, member, after, limit);
+	return (Datum) 0;
+}
+
+/* rebate.my_events(after, limit): of the current member, none if there is none */
+Datum
+rebate_my_events(PG_FUNCTION_ARGS)
+{
+	Store	   *store = begin_function("rebate.my_events", RIGHT_MEMBER | RIGHT_GATEWAY);
+	char	   *member = identity_member(store);
+	char	   *after = api_text(fcinfo, 0);
+	int32		limit = limit_argument(fcinfo, 1);
+
+	InitMaterializedSRF(fcinfo, 0);
+	if (member)
+		return_events(fcinfo, store, member, after, limit);
 	return (Datum) 0;
 }
 
@@ -278,16 +286,37 @@ find_last(MemberCall *call, int i)
 	}
 }
 
-/* rebate.events_cursor(member): after all that is visible now */
-Datum
-rebate_events_cursor(PG_FUNCTION_ARGS)
+/* The cursor after all events of a member that are visible now */
+static Datum
+last_cursor(Store *store, const char *member)
 {
 	MemberCall	call;
 
-	begin_call(&call, fcinfo, "rebate.events_cursor");
+	begin_call(&call, store, member);
 	for (int i = 0; i < call.naccounts; i++)
 		find_last(&call, i);
 	member_cursor_write(&call.cursor, call.places, call.naccounts);
 	UnregisterSnapshot(call.snapshot);
-	PG_RETURN_TEXT_P(cstring_to_text_with_len(call.cursor.data, call.cursor.len));
+	return PointerGetDatum(cstring_to_text_with_len(call.cursor.data, call.cursor.len));
+}
+
+/* rebate.events_cursor(member) */
+Datum
+rebate_events_cursor(PG_FUNCTION_ARGS)
+{
+	Store	   *store = begin_function("rebate.events_cursor", RIGHT_AUDITOR);
+
+	return last_cursor(store, member_argument(fcinfo));
+}
+
+/* rebate.my_events_cursor(): of the current member, NULL if there is none */
+Datum
+rebate_my_events_cursor(PG_FUNCTION_ARGS)
+{
+	Store	   *store = begin_function("rebate.my_events_cursor", RIGHT_MEMBER | RIGHT_GATEWAY);
+	char	   *member = identity_member(store);
+
+	if (member == NULL)
+		PG_RETURN_NULL();
+	return last_cursor(store, member);
 }

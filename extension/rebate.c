@@ -18,6 +18,7 @@
 #include "feed.h"
 #include "follow.h"
 #include "guard.h"
+#include "identity.h"
 #include "rules.h"
 #include "source.h"
 #include "store.h"
@@ -77,6 +78,7 @@ xact_callback(XactEvent event, void *arg)
 			expr_at_xact_end();
 			source_at_xact_end();
 			feed_at_xact_end(false);
+			identity_at_xact_end();
 			break;
 		case XACT_EVENT_ABORT:
 			delivery_at_xact_end();
@@ -90,6 +92,7 @@ xact_callback(XactEvent event, void *arg)
 			expr_at_xact_end();
 			source_at_xact_end();
 			feed_at_xact_end(true);
+			identity_at_xact_end();
 			break;
 		default:
 			break;
@@ -105,12 +108,14 @@ subxact_callback(SubXactEvent event, SubTransactionId my, SubTransactionId paren
 			collect_at_subcommit(my, parent);
 			truncating_at_subcommit(my, parent);
 			delivery_at_subcommit(my, parent);
+			identity_at_subcommit(my, parent);
 			break;
 		case SUBXACT_EVENT_ABORT_SUB:
 			collect_at_subabort(my);
 			truncating_at_subabort(my);
 			follow_at_xact_end();
 			delivery_at_subabort(my);
+			identity_at_subabort(my);
 			if (!guard_rolling_back())
 			{
 				rules_at_abort();

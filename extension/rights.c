@@ -8,9 +8,15 @@
 #include "utils/acl.h"
 
 bool
+rights_of(Store *store, Oid role, int rights)
+{
+	return has_privs_of_role(role, store->owner);
+}
+
+bool
 rights_have(Store *store, int rights)
 {
-	return has_privs_of_role(GetUserId(), store->owner);
+	return rights_of(store, GetUserId(), rights);
 }
 
 void

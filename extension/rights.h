@@ -26,7 +26,8 @@ typedef enum Right
 /* Raise 42501 unless the current user has one of the rights */
 extern void rights_check(Store *store, int rights, const char *function);
 
-/* Has he? */
+/* Has he?  Has another role? */
 extern bool rights_have(Store *store, int rights);
+extern bool rights_of(Store *store, Oid role, int rights);
 
 #endif							/* REBATE_RIGHTS_H */

@@ -56,6 +56,8 @@ typedef enum StoreTable
 	ST_JOB,
 	ST_FINDING,
 	ST_LEDGER,					/* a view */
+	/* of version 2 */
+	ST_LOGIN,
 	NUM_STORE_TABLES
 } StoreTable;
 
@@ -80,6 +82,7 @@ typedef enum StoreIndex
 	SI_LINK_TARGET,
 	SI_FREEZE,
 	SI_RULE,
+	SI_LOGIN,
 	NUM_STORE_INDEXES
 } StoreIndex;
 

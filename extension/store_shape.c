@@ -41,6 +41,7 @@ static const struct
 	const char *name;
 	bool		exact;
 	const char *columns;
+	int32		since;			/* the version of the store that brought it; 0: the first */
 	const char *added;			/* by version 2 to a table of version 1, anywhere behind those */
 }			tables[NUM_STORE_TABLES] = {
 	[ST_ACCOUNT] = {
@@ -131,7 +132,7 @@ static const struct
 	[ST_STORE] = {
 		"store", false,
 		"one bool!=, store_version int4!, compatible_with int4!, created_at timestamptz!=",
-		"sandbox bool!="
+		.added = "sandbox bool!="
 	},
 	[ST_PROGRAMME] = {
 		"programme", false,
@@ -199,6 +200,12 @@ static const struct
 		"posting_id int8, payout_id int8, tracked int8, pending int8, maturing int8, "
 		"available int8, held int8, order_key text/C"
 	},
+	[ST_LOGIN] = {
+		"login", false,
+		"login text/C!, member text/C!, role_oid oid!, system_identifier int8!, "
+		"mapped_at timestamptz!=, mapped_by text!=",
+		2
+	},
 };
 
 static const struct
@@ -254,12 +261,19 @@ static const struct
 	[SI_LINK_TARGET] = {"link_target", ST_LINK, BTREE_AM_OID, false, {1, 4, 3}},
 	[SI_FREEZE] = {"freeze_pkey", ST_FREEZE, BTREE_AM_OID, UNIQUE, {1, 2, 3, 4}},
 	[SI_RULE] = {"rule_pkey", ST_RULE, BTREE_AM_OID, UNIQUE, {1}},
+	[SI_LOGIN] = {"login_pkey", ST_LOGIN, BTREE_AM_OID, UNIQUE, {1}},
 };
 
 const char *
 shape_table_name(StoreTable which)
 {
 	return tables[which].name;
+}
+
+int32
+shape_table_since(StoreTable which)
+{
+	return Max(tables[which].since, 1);
 }
 
 const char *

@@ -34,7 +34,8 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 SELECT pg_catalog.string_agg(pg_catalog.format(
 	'GRANT EXECUTE ON ROUTINE %s TO %I; ', p.oid::pg_catalog.regprocedure, owner), '' ORDER BY p.proname, p.oid)
-	|| pg_catalog.format('GRANT SELECT ON rebate.delivery_status TO %I; ', owner)
+	|| pg_catalog.format('GRANT SELECT ON rebate.delivery_status, rebate.my_balance, rebate.my_rebates,'
+		' rebate.my_entries, rebate.my_channel TO %I; ', owner)
 FROM pg_catalog.pg_proc p
 JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
 JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass

@@ -7,6 +7,18 @@ SET search_path = pg_catalog, pg_temp
 AS $function$ SELECT CASE version WHEN 2 THEN $ddl$
 -- rights
 
+-- members
+CREATE TABLE rebate_data.login (
+	login				text COLLATE "C" NOT NULL,
+	member				text COLLATE "C" NOT NULL,
+	role_oid			oid NOT NULL,
+	system_identifier	bigint NOT NULL,
+	mapped_at			timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	mapped_by			text NOT NULL DEFAULT session_user,
+	CONSTRAINT login_pkey PRIMARY KEY (login)
+) USING heap;
+COMMENT ON TABLE rebate_data.login IS 'roles that see the rows of a member: by name, and in the cluster where that was said only if the role is still the same';
+
 -- approval of rules
 
 -- privacy

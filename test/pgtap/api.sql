@@ -21,8 +21,8 @@ REVOKE CREATE ON DATABASE rebate_test FROM rebate_test_mallory;
 CREATE EXTENSION rebate;
 SELECT hasnt_schema('rebate_data', 'CREATE EXTENSION makes no store');
 SELECT is_empty($$ SELECT c.oid::regclass FROM pg_class c WHERE relnamespace = 'rebate'::regnamespace
-    AND relkind <> 'i' AND relname NOT IN ('channel_key', 'cluster', 'delivery_status') $$,
-    'nor a table or view, but those of delivery');
+    AND relkind <> 'i' AND relname NOT IN ('channel_key', 'cluster', 'delivery_status') AND relname NOT LIKE 'my\_%' $$,
+    'nor a table or view, but those of delivery and of members');
 CREATE TABLE orders (id int PRIMARY KEY, customer text, total numeric(12,2));
 SELECT lives_ok($$ SELECT rebate.attach('orders', member => 'customer', amount => 'total', currency => 'EUR') $$,
     'attach makes it');
@@ -33,6 +33,8 @@ SELECT bag_eq($$
     SELECT p.proname::text, pg_get_function_arguments(p.oid), pg_get_function_result(p.oid)
     FROM pg_proc p WHERE p.pronamespace = 'rebate'::regnamespace AND p.proname NOT LIKE 'store\_%'
         AND p.prokind = 'f' AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype) $$, $$ VALUES
+    ('act_as', 'member text', 'void'),
+    ('act_as_request', '', 'void'),
     ('add_currency', 'code text, scale integer', 'void'),
     ('allow_function', 'function regprocedure, allowed boolean DEFAULT true', 'void'),
     ('attach', 'source regclass, member text, amount text, currency text DEFAULT NULL::text, key text[] DEFAULT '
@@ -52,6 +54,7 @@ SELECT bag_eq($$
     ('channel', 'member text', 'text'),
     ('create_store', 'owner name DEFAULT NULL::name, sandbox boolean DEFAULT false', 'name'),
     ('clock_step', 'job text, upto timestamp with time zone', 'boolean'),
+    ('current_member', '', 'text'),
     ('detach', 'source regclass', 'void'),
     ('doctor', 'thorough boolean DEFAULT false', 'TABLE("check" text, subject text, status text, detail text, remedy '
         'text)'),
@@ -69,6 +72,23 @@ SELECT bag_eq($$
         'integer, OUT ring_used bigint, OUT overflows bigint, OUT sweeps bigint, OUT hints bigint, OUT published '
         'bigint, OUT notifications bigint, OUT lag interval, OUT queue_usage double precision, OUT last_error text, '
         'OUT last_error_at timestamp with time zone', 'record'),
+    ('get_my_balance', 'at timestamp with time zone DEFAULT NULL::timestamp with time zone', 'TABLE(currency text, tracked '
+        'numeric, pending numeric, maturing numeric, available numeric, held numeric, last_entry bigint, posted_at '
+        'timestamp with time zone)'),
+    ('get_my_channel', '', 'text'),
+    ('get_my_entries', 'currency text DEFAULT NULL::text, before bigint DEFAULT NULL::bigint, "limit" integer DEFAULT '
+        'NULL::integer', 'TABLE(currency text, seq bigint, kind text, from_bucket text, to_bucket text, amount numeric, '
+        'source text, order_key text, rule text, tracked numeric, pending numeric, maturing numeric, available numeric, '
+        'held numeric, event_at timestamp with time zone, effective_date date, book_date date, posted_at timestamp with '
+        'time zone)'),
+    ('get_my_rebates', 'currency text DEFAULT NULL::text, before bigint DEFAULT NULL::bigint, "limit" integer DEFAULT '
+        'NULL::integer', 'TABLE(currency text, seq bigint, source text, order_key text, rule text, phase text, bucket '
+        'text, earned numeric, order_time timestamp with time zone, confirmed_at timestamp with time zone, due timestamp '
+        'with time zone, posted_at timestamp with time zone)'),
+    ('map_login', 'login name, member text', 'void'),
+    ('my_events', 'after text DEFAULT NULL::text, "limit" integer DEFAULT 100',
+        'TABLE(seq bigint, currency text, cursor text, event json)'),
+    ('my_events_cursor', '', 'text'),
     ('order_key', 'source regclass, VARIADIC key "any"', 'text'),
     ('preview', 'source regclass, "row" "any"', 'TABLE(topic text, subject text, outcome text, amount numeric, '
         'detail text)'),
@@ -100,6 +120,7 @@ SELECT bag_eq($$
         'numeric, available numeric, held numeric)'),
     ('unfreeze', 'source regclass, order_key text, reason text DEFAULT NULL::text, at timestamp with time zone DEFAULT '
         'now()', 'integer'),
+    ('unmap_login', 'login name', 'boolean'),
     ('unschedule', 'job text DEFAULT NULL::text', 'integer'),
     ('upgrade_store', '', 'integer'),
     ('versions', 'OUT part text, OUT version text, OUT latest text, OUT advice text', 'SETOF record')
@@ -117,7 +138,8 @@ SELECT bag_eq($$
 
 -- Views
 SELECT views_are('rebate', ARRAY['accruals', 'balances', 'decisions', 'delivery_status', 'entries', 'failures',
-    'findings', 'freezes', 'house_balances', 'jobs', 'ledger_accounts', 'rule_versions', 'rules', 'sources', 'trial_balance']);
+    'findings', 'freezes', 'house_balances', 'jobs', 'ledger_accounts', 'my_balance', 'my_channel', 'my_entries',
+    'my_rebates', 'rule_versions', 'rules', 'sources', 'trial_balance']);
 SELECT columns_are('rebate', 'house_balances', ARRAY['code', 'kind', 'currency', 'balance']);
 SELECT columns_are('rebate', 'trial_balance', ARRAY['code', 'kind', 'campaign', 'currency', 'debit', 'credit', 'balance']);
 SELECT columns_are('rebate', 'findings', ARRAY['found_at', 'part', 'violation', 'subject', 'detail']);
@@ -146,18 +168,29 @@ SELECT columns_are('rebate', 'rules', ARRAY['rule', 'version', 'formula', 'rate'
 SELECT columns_are('rebate', 'rule_versions', ARRAY['rule', 'version', 'formula', 'rate', 'currency', 'scope',
     'condition', 'valid_from', 'valid_to', 'rule_group', 'priority', 'campaign', 'arguments', 'generation',
     'created_at', 'created_by']);
+SELECT columns_are('rebate', 'my_balance', ARRAY['currency', 'tracked', 'pending', 'maturing', 'available', 'held',
+    'last_entry', 'posted_at']);
+SELECT columns_are('rebate', 'my_rebates', ARRAY['currency', 'seq', 'source', 'order_key', 'rule', 'phase', 'bucket',
+    'earned', 'order_time', 'confirmed_at', 'due', 'posted_at']);
+SELECT columns_are('rebate', 'my_entries', ARRAY['currency', 'seq', 'kind', 'from_bucket', 'to_bucket', 'amount', 'source',
+    'order_key', 'rule', 'tracked', 'pending', 'maturing', 'available', 'held', 'event_at', 'effective_date', 'book_date',
+    'posted_at']);
+SELECT columns_are('rebate', 'my_channel', ARRAY['channel']);
 SELECT columns_are('rebate', 'ledger_accounts', ARRAY['code', 'kind', 'description']);
 SELECT triggers_are('public', 'orders', ARRAY['rebate_insert', 'rebate_update', 'rebate_delete', 'rebate_truncate']);
 
--- Members of the extension are functions, event triggers, and for delivery a secret and a view; the store is the owner's.
+-- Members of the extension are functions, views over functions, event triggers, and for delivery a secret; the store is the owner's.
 SELECT is_empty($$ SELECT pg_describe_object(classid, objid, 0) FROM pg_depend
     WHERE refclassid = 'pg_extension'::regclass AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'rebate')
         AND deptype = 'e' AND classid NOT IN ('pg_proc'::regclass, 'pg_event_trigger'::regclass)
-        AND NOT (classid = 'pg_class'::regclass AND objid::regclass::text IN ('rebate.channel_key', 'rebate.cluster', 'rebate.delivery_status'))
+        AND NOT (classid = 'pg_class'::regclass AND objid::regclass::text ~ '^rebate\.(channel_key|cluster|delivery_status|my_\w+)$')
         -- from 17 on the row types of those count, too
-        AND NOT (classid = 'pg_type'::regclass AND objid::regtype::text IN ('rebate.channel_key', 'rebate.cluster', 'rebate.delivery_status',
-            'rebate.channel_key[]', 'rebate.cluster[]', 'rebate.delivery_status[]')) $$,
+        AND NOT (classid = 'pg_type'::regclass AND objid::regtype::text ~ '^rebate\.(channel_key|cluster|delivery_status|my_\w+)(\[\])?$') $$,
     'no money is a member of the extension');
+SELECT is_empty($$ SELECT c.oid::regclass, d.refobjid::regclass FROM pg_class c JOIN pg_rewrite w ON w.ev_class = c.oid
+    JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_class'::regclass
+    WHERE c.relnamespace = 'rebate'::regnamespace AND c.relname LIKE 'my\_%' AND d.refobjid <> c.oid $$,
+    'the views of members read no table by themselves');
 SELECT is_empty($$ SELECT extconfig FROM pg_extension WHERE extname = 'rebate' AND extconfig IS NOT NULL $$,
     'a dump leaves the key of channels out');
 SELECT is_empty($$ SELECT c.oid::regclass FROM pg_class c
@@ -186,7 +219,7 @@ SELECT bag_eq($$ SELECT p.proname::text FROM pg_proc p, aclexplode(COALESCE(p.pr
         'PUBLIC may execute nothing');
 SELECT is_empty($$ SELECT c.oid::regclass, a.* FROM pg_class c, aclexplode(c.relacl) a
     WHERE c.relnamespace IN ('rebate'::regnamespace, 'rebate_data'::regnamespace) AND a.grantee <> c.relowner
-        AND NOT (c.relname = 'delivery_status' AND a.grantee = 'rebate_owner'::regrole) $$,
+        AND NOT ((c.relname = 'delivery_status' OR c.relname LIKE 'my\_%') AND a.grantee = 'rebate_owner'::regrole) $$,
     'nobody but the owner has a right on tables and views');
 SELECT is_empty($$ SELECT n.nspname FROM pg_namespace n, aclexplode(COALESCE(n.nspacl, acldefault('n', n.nspowner))) a
     WHERE n.nspname = 'rebate_data' AND a.grantee <> n.nspowner OR n.nspname = 'rebate' AND a.grantee = 0 AND
@@ -212,7 +245,7 @@ SELECT throws_ok('TRUNCATE orders', '42501', NULL, 'but gets no TRUNCATE by us')
 SELECT throws_ok('SELECT rebate.flush()', '42501', NULL, 'may not flush');
 SELECT throws_ok(format('SELECT * FROM rebate.%I', v), '42501', NULL, 'and reads no view: ' || v)
 FROM unnest(ARRAY['accruals', 'balances', 'decisions', 'delivery_status', 'entries', 'failures', 'findings', 'freezes', 'house_balances', 'jobs', 'ledger_accounts',
-    'rule_versions', 'rules', 'sources', 'trial_balance', 'channel_key', 'cluster']) AS v;
+    'my_balance', 'my_channel', 'my_entries', 'my_rebates', 'rule_versions', 'rules', 'sources', 'trial_balance', 'channel_key', 'cluster']) AS v;
 SELECT throws_ok(c, '42501', NULL, 'nor may: ' || c)
 FROM unnest(ARRAY[
     $$SELECT * FROM rebate.balance('alice')$$, $$SELECT * FROM rebate.explain('orders', 1)$$, $$SELECT * FROM

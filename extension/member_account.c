@@ -1,0 +1,52 @@
+/*
+ * member_account.c
+ *	  The accounts of one member.
+ */
+#include "rebate.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
+
+#include "ledger.h"
+#include "member_account.h"
+
+MemberAccount *
+member_accounts(Store *store, Snapshot snapshot, const char *member, int *n)
+{
+	Relation	rel = store_open(store, ST_ACCOUNT, AccessShareLock);
+	Relation	index = index_open(store->indexes[SI_ACCOUNT_MEMBER], AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	IndexScanDesc scan = index_beginscan_compat(rel, index, snapshot, 1);
+	int			allocated = 4;
+	MemberAccount *accounts = palloc(sizeof(MemberAccount) * allocated);
+	ScanKeyData key;
+
+	*n = 0;
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_TEXTEQ, CStringGetTextDatum(member));
+	index_rescan(scan, &key, 1, NULL, 0);
+	while (index_getnext_slot(scan, ForwardScanDirection, slot))
+	{
+		MemberAccount *account;
+		Form_account row;
+
+		if (*n == allocated)
+			accounts = repalloc(accounts, sizeof(MemberAccount) * (allocated *= 2));
+		slot_getallattrs(slot);
+		row = (Form_account) GETSTRUCT(ExecFetchSlotHeapTuple(slot, false, NULL));
+		account = &accounts[(*n)++];
+		account->account_id = row->account_id;
+		account->last_entry = row->last_entry;
+		memcpy(account->balance, row->balance, sizeof(account->balance));
+		account->last_posted = row->last_posted;
+		account->currency = TextDatumGetCString(slot->tts_values[AC_CURRENCY - 1]);
+	}
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	index_close(index, AccessShareLock);
+	table_close(rel, AccessShareLock);
+	return accounts;
+}
