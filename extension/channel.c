@@ -33,6 +33,7 @@
 #include "collect.h"
 #include "delivery.h"
 #include "event.h"
+#include "rights.h"
 
 PG_FUNCTION_INFO_V1(rebate_channel);
 PG_FUNCTION_INFO_V1(rebate_rotate_channels);
@@ -169,7 +170,7 @@ rebate_channel(PG_FUNCTION_ARGS)
 	SqlParams	params = {0};
 	bool		there;
 
-	store_check_user(store, "rebate.channel");
+	rights_check(store, RIGHT_AUDITOR, "rebate.channel");
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -207,7 +208,7 @@ rebate_rotate_channels(PG_FUNCTION_ARGS)
 	StoreSpi	scope;
 	int64		n;
 
-	store_check_user(store, "rebate.rotate_channels");
+	rights_check(store, RIGHT_OPERATOR, "rebate.rotate_channels");
 	write_key(false);
 	store_spi_begin(store, &scope);
 	n = sql_run("DELETE FROM rebate_data.channel", NULL, SPI_OK_DELETE);

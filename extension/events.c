@@ -24,6 +24,7 @@
 #include "collect.h"
 #include "cursor.h"
 #include "event.h"
+#include "rights.h"
 #include "wal_flush.h"
 
 PG_FUNCTION_INFO_V1(rebate_events);
@@ -100,7 +101,7 @@ begin_call(MemberCall *call, FunctionCallInfo fcinfo, const char *function)
 {
 	memset(call, 0, sizeof(*call));
 	call->store = store_get(false);
-	store_check_user(call->store, function);
+	rights_check(call->store, RIGHT_AUDITOR, function);
 	if (!RecoveryInProgress())
 		collect_flush();
 	call->member = api_text(fcinfo, 0);

@@ -18,6 +18,7 @@
 #include "feed.h"
 #include "follow.h"
 #include "guard.h"
+#include "rights.h"
 #include "rules.h"
 #include "source.h"
 #include "store.h"
@@ -188,6 +189,7 @@ _PG_init(void)
 	}
 
 	store_init();
+	rights_init();
 	source_init();
 	follow_init();
 	channel_init();

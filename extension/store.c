@@ -164,12 +164,12 @@ find_relations(Store *s, Oid nspid)
 
 /*
  * Check again what may have changed since it was checked, and what was not
- * needed yet.
+ * needed yet.  A store of an earlier version has not got all tables.
  */
 static void
 check_changed(Store *s, StoreTable which)
 {
-	if (s != &store || known[which])
+	if (s != &store || known[which] || s->version < shape_table_since(which))
 		return;
 	find_table(s, which, get_namespace_oid(STORE_SCHEMA, false));
 	known[which] = true;
@@ -349,8 +349,10 @@ store_is_whole(void)
 
 	if (!OidIsValid(nspid) || (!store_valid && !store_guarded()))
 		return false;
+	/* of the tables of later versions, those that were there when we last looked */
 	for (int i = 0; i < NUM_STORE_TABLES; i++)
-		if (!known[i] && !OidIsValid(get_relname_relid(shape_table_name(i), nspid)))
+		if (!known[i] && shape_table_since(i) <= Max(store.version, 1) &&
+			!OidIsValid(get_relname_relid(shape_table_name(i), nspid)))
 			return false;
 	if (store_valid)
 		return true;

@@ -56,6 +56,8 @@ typedef enum StoreTable
 	ST_JOB,
 	ST_FINDING,
 	ST_LEDGER,					/* a view */
+	/* of version 2 */
+	ST_GRANTED_RIGHT,
 	NUM_STORE_TABLES
 } StoreTable;
 

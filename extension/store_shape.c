@@ -41,6 +41,7 @@ static const struct
 	const char *name;
 	bool		exact;
 	const char *columns;
+	int32		since;			/* the version of the store that brought it; 0: the first */
 }			tables[NUM_STORE_TABLES] = {
 	[ST_ACCOUNT] = {
 		"account", EXACT,
@@ -197,6 +198,11 @@ static const struct
 		"posting_id int8, payout_id int8, tracked int8, pending int8, maturing int8, "
 		"available int8, held int8, order_key text/C"
 	},
+	[ST_GRANTED_RIGHT] = {
+		"granted_right", false,
+		"role_name text/C!, right_name text/C!, granted_at timestamptz!=, granted_by text!",
+		2
+	},
 };
 
 static const struct
@@ -258,6 +264,12 @@ const char *
 shape_table_name(StoreTable which)
 {
 	return tables[which].name;
+}
+
+int32
+shape_table_since(StoreTable which)
+{
+	return Max(tables[which].since, 1);
 }
 
 const char *
