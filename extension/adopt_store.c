@@ -164,6 +164,23 @@ fill_empty(Oid extowner, Oid owner, int32 version)
 	store_spi_end(&scope);
 }
 
+/*
+ * A store of an earlier version goes on as the one that views and grants of this
+ * SQL are for.
+ */
+static void
+bring_up(Oid extowner, Oid owner, int32 version)
+{
+	Store		unknown = {.owner = owner};
+	StoreSpi	scope;
+	int32		latest = upgrade_latest(extowner);
+
+	store_spi_begin(&unknown, &scope);
+	while (version < latest)
+		upgrade_step(extowner, owner, ++version);
+	store_spi_end(&scope);
+}
+
 /* The qualified name of a table that is there, NULL if it is gone */
 static char *
 qualified_name(Oid relid)
@@ -323,6 +340,8 @@ rebate_adopt_store(PG_FUNCTION_ARGS)
 	check_store(extowner, owner, version > 0 ? version : upgrade_latest(extowner));
 	if (version == 0)
 		fill_empty(extowner, owner, upgrade_latest(extowner));
+	else
+		bring_up(extowner, owner, version);
 	make_ours(extowner, owner);
 	adopt_sources();
 	end_scripts(level);

@@ -20,6 +20,7 @@
 #include "attach.h"
 #include "read.h"
 #include "reconcile.h"
+#include "rights.h"
 #include "rules.h"
 
 PG_FUNCTION_INFO_V1(rebate_set_ageing);
@@ -96,7 +97,7 @@ rebate_set_ageing(PG_FUNCTION_ARGS)
 	SqlParams	params = {0};
 
 	PreventCommandIfReadOnly("rebate.set_ageing()");
-	source = read_source(fcinfo, &store, "rebate.set_ageing");
+	source = read_source(fcinfo, &store, RIGHT_ADMIN, "rebate.set_ageing");
 	relid = source->relid;
 	if (!pg_class_ownercheck_compat(relid, GetUserId()))
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, get_rel_name(relid));

@@ -36,6 +36,7 @@
 #include "create_store.h"
 #include "expr.h"
 #include "reconcile.h"
+#include "rights.h"
 #include "session.h"
 #include "store.h"
 
@@ -322,6 +323,8 @@ rebate_attach(PG_FUNCTION_ARGS)
 	bool		changes = true;
 	int			level;
 
+	if (store_exists())
+		rights_check(store_get(false), RIGHT_ADMIN, "rebate.attach");
 	check_not_null(fcinfo, ARG_SOURCE, "source");
 	relid = PG_GETARG_OID(ARG_SOURCE);
 	level = session_pin_names();
@@ -337,7 +340,7 @@ rebate_attach(PG_FUNCTION_ARGS)
 
 	(void) create_store_if_missing();
 	store = store_get(false);
-	store_check_user(store, "rebate.attach");
+	rights_check(store, RIGHT_ADMIN, "rebate.attach");
 
 	mapping_check(&map, rel, store);
 	record_read(store, relid, &map, &recorded);
@@ -400,11 +403,11 @@ rebate_detach(PG_FUNCTION_ARGS)
 	Oid			relid;
 	uint64		updated;
 
-	check_not_null(fcinfo, 0, "source");
-	relid = PG_GETARG_OID(0);
 	(void) collect_flush();
 	store = store_get(false);
-	store_check_user(store, "rebate.detach");
+	rights_check(store, RIGHT_ADMIN, "rebate.detach");
+	check_not_null(fcinfo, 0, "source");
+	relid = PG_GETARG_OID(0);
 
 	/* DROP TRIGGER needs this lock; taken at once, so that none is upgraded. */
 	check_owner(relid);

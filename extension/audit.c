@@ -19,6 +19,7 @@
 #include "audit.h"
 #include "collect.h"
 #include "ledger_scan.h"
+#include "rights.h"
 #include "rules.h"
 
 PG_FUNCTION_INFO_V1(rebate_audit);
@@ -44,7 +45,7 @@ rebate_audit(PG_FUNCTION_ARGS)
 	Store	   *store = store_get(false);
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 
-	store_check_user(store, "rebate.audit");
+	rights_check(store, RIGHT_AUDITOR, "rebate.audit");
 	collect_flush();
 
 	/* somebody may have gone around the guards, and so around the caches */

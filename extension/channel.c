@@ -204,7 +204,7 @@ rebate_channel(PG_FUNCTION_ARGS)
 	uint8		key[KEY_LENGTH];
 	char		name[CHANNEL_LENGTH + 1];
 
-	store_check_user(store, "rebate.channel");
+	rights_check(store, RIGHT_AUDITOR, "rebate.channel");
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -255,7 +255,7 @@ rebate_rotate_channels(PG_FUNCTION_ARGS)
 	StoreSpi	scope;
 	int64		n;
 
-	store_check_user(store, "rebate.rotate_channels");
+	rights_check(store, RIGHT_OPERATOR, "rebate.rotate_channels");
 	write_key(false);
 	store_spi_begin(store, &scope);
 	n = sql_run("DELETE FROM rebate_data.channel", NULL, SPI_OK_DELETE);

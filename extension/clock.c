@@ -22,6 +22,7 @@
 
 #include "api.h"
 #include "clock.h"
+#include "rights.h"
 
 PG_FUNCTION_INFO_V1(rebate_clock_step);
 
@@ -158,7 +159,7 @@ rebate_clock_step(PG_FUNCTION_ARGS)
 	TimestampTz now = GetCurrentTimestamp();
 	bool		more;
 
-	store_check_user(store, "the jobs of rebate");
+	rights_check(store, RIGHT_OPERATOR, "the jobs of rebate");
 	PreventCommandIfReadOnly("a job of rebate");
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		ereport(ERROR,

@@ -35,6 +35,7 @@
 #include "api.h"
 #include "collect.h"
 #include "create_store.h"
+#include "rights.h"
 #include "session.h"
 #include "store.h"
 #include "store_guard.h"
@@ -151,6 +152,7 @@ make_ours(Oid extowner, Oid owner)
 	run_script(extowner, script_text(extowner, "store_grants", name));
 	run_script(extowner, script_text(extowner, "store_views", NULL));
 	run_script(extowner, script_text(extowner, "store_view_owner", name));
+	rights_restore(extowner, owner);
 
 	/* Last: from here on only the engine writes. */
 	run_script(owner, script_text(extowner, "store_guards", NULL));

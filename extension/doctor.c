@@ -20,6 +20,7 @@
 #include "collect.h"
 #include "delivery.h"
 #include "doctor.h"
+#include "rights.h"
 #include "ring.h"
 #include "rules.h"
 #include "schedule.h"
@@ -210,7 +211,7 @@ rebate_doctor(PG_FUNCTION_ARGS)
 
 	if (store)
 	{
-		store_check_user(store, "rebate.doctor");
+		rights_check(store, RIGHT_OPERATOR, "rebate.doctor");
 		collect_flush();
 	}
 	InitMaterializedSRF(fcinfo, 0);

@@ -18,6 +18,7 @@
 #include "guard.h"
 #include "links.h"
 #include "read.h"
+#include "rights.h"
 #include "rules.h"
 
 PG_FUNCTION_INFO_V1(rebate_explain);
@@ -147,7 +148,7 @@ rebate_explain(PG_FUNCTION_ARGS)
 	Relation	accrual;
 	ErrorData  *error = NULL;
 
-	e.source = read_source(fcinfo, &e.store, "rebate.explain");
+	e.source = read_source(fcinfo, &e.store, RIGHT_AUDITOR, "rebate.explain");
 	e.key = read_key(fcinfo, e.source);
 	InitMaterializedSRF(fcinfo, 0);
 	e.rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;

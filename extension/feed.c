@@ -24,6 +24,7 @@
 #include "cursor.h"
 #include "event.h"
 #include "feed.h"
+#include "rights.h"
 #include "wal_flush.h"
 
 PG_FUNCTION_INFO_V1(rebate_feed);
@@ -341,7 +342,7 @@ feed_store(const char *function)
 				 errmsg("%s cannot be called on a standby", function),
 				 errhint("Call it on the primary; rebate.events() works on both.")));
 	store = store_get(false);
-	store_check_user(store, function);
+	rights_check(store, RIGHT_AUDITOR, function);
 	collect_flush();
 	return store;
 }

@@ -27,6 +27,7 @@
 #include "post_clock.h"
 #include "read.h"
 #include "reconcile.h"
+#include "rights.h"
 #include "rules.h"
 
 PG_FUNCTION_INFO_V1(rebate_freeze);
@@ -134,7 +135,7 @@ read_call(FunctionCallInfo fcinfo, const char *function, FreezeCall *call)
 	char	   *key;
 
 	PreventCommandIfReadOnly(function);
-	call->source = read_source(fcinfo, &call->store, function);
+	call->source = read_source(fcinfo, &call->store, RIGHT_OPERATOR, function);
 	key = api_text(fcinfo, 1);
 	call->reason = api_text(fcinfo, 2);
 	if (key == NULL)

@@ -23,6 +23,7 @@
 #include "explain_internal.h"
 #include "guard.h"
 #include "read.h"
+#include "rights.h"
 #include "rules.h"
 
 PG_FUNCTION_INFO_V1(rebate_preview);
@@ -295,7 +296,7 @@ rebate_preview(PG_FUNCTION_ARGS)
 	Explain		e = {.scale = -1,.preview = true,.row_there = true};
 	ErrorData  *error;
 
-	e.source = read_source(fcinfo, &e.store, "rebate.preview");
+	e.source = read_source(fcinfo, &e.store, RIGHT_AUTHOR, "rebate.preview");
 	InitMaterializedSRF(fcinfo, 0);
 	e.rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 

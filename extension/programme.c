@@ -18,6 +18,7 @@
 #include "attach.h"
 #include "collect.h"
 #include "create_store.h"
+#include "rights.h"
 #include "store.h"
 
 PG_FUNCTION_INFO_V1(rebate_set_programme);
@@ -111,14 +112,14 @@ rebate_set_programme(PG_FUNCTION_ARGS)
 	SqlParams	params = {0};
 	uint64		updated;
 
+	(void) collect_flush();
+	(void) create_store_if_missing();
+	store = store_get(false);
+	rights_check(store, RIGHT_ADMIN, "rebate.set_programme");
 	if (given == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("time_zone must not be null")));
-	(void) collect_flush();
-	(void) create_store_if_missing();
-	store = store_get(false);
-	store_check_user(store, "rebate.set_programme");
 
 	/*
 	 * A name of the zone database only: what else the server takes for a zone
@@ -185,15 +186,15 @@ rebate_add_currency(PG_FUNCTION_ARGS)
 	bool		exists;
 	int32		old_scale = -1;
 
+	(void) collect_flush();
+	(void) create_store_if_missing();
+	store = store_get(false);
+	rights_check(store, RIGHT_ADMIN, "rebate.add_currency");
 	if (code == NULL || PG_ARGISNULL(1))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("%s must not be null", code == NULL ? "code" : "scale")));
 	scale = PG_GETARG_INT32(1);
-	(void) collect_flush();
-	(void) create_store_if_missing();
-	store = store_get(false);
-	store_check_user(store, "rebate.add_currency");
 	check_code(store, code);
 	if (scale < 0 || scale > MAX_SCALE)
 		ereport(ERROR,

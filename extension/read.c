@@ -14,6 +14,7 @@
 #include "api.h"
 #include "collect.h"
 #include "read.h"
+#include "rights.h"
 #include "source.h"
 
 PG_FUNCTION_INFO_V1(rebate_flush);
@@ -32,13 +33,13 @@ rebate_flush(PG_FUNCTION_ARGS)
  * waits.
  */
 Source *
-read_source(FunctionCallInfo fcinfo, Store **store, const char *function)
+read_source(FunctionCallInfo fcinfo, Store **store, int rights, const char *function)
 {
 	Source	   *source;
 	Oid			relid;
 
 	*store = store_get(false);
-	store_check_user(*store, function);
+	rights_check(*store, rights, function);
 	collect_flush();
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
@@ -101,7 +102,8 @@ Datum
 rebate_order_key(PG_FUNCTION_ARGS)
 {
 	Store	   *store;
-	Source	   *source = read_source(fcinfo, &store, "rebate.order_key");
+	Source	   *source = read_source(fcinfo, &store, RIGHT_AUDITOR | RIGHT_OPERATOR,
+									  "rebate.order_key");
 
 	PG_RETURN_TEXT_P(cstring_to_text(read_key(fcinfo, source)));
 }
@@ -126,7 +128,7 @@ rebate_balance(PG_FUNCTION_ARGS)
 	StoreSpi	scope;
 	SqlParams	params = {0};
 
-	store_check_user(store, "rebate.balance");
+	rights_check(store, RIGHT_AUDITOR, "rebate.balance");
 	collect_flush();
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,

@@ -10,7 +10,8 @@
 #include "source.h"
 
 /* The attached source of argument 0; checks the caller, posts what waits */
-extern Source *read_source(FunctionCallInfo fcinfo, Store **store, const char *function);
+extern Source *read_source(FunctionCallInfo fcinfo, Store **store, int rights,
+						   const char *function);
 
 /* Canonical key from the variadic arguments after the first */
 extern char *read_key(FunctionCallInfo fcinfo, Source *source);

@@ -19,6 +19,7 @@
 #include "follow.h"
 #include "guard.h"
 #include "identity.h"
+#include "rights.h"
 #include "rules.h"
 #include "source.h"
 #include "store.h"
@@ -193,6 +194,7 @@ _PG_init(void)
 	}
 
 	store_init();
+	rights_init();
 	source_init();
 	follow_init();
 	channel_init();

@@ -27,6 +27,7 @@
 #include "order.h"
 #include "read.h"
 #include "reconcile.h"
+#include "rights.h"
 #include "rules.h"
 
 PG_FUNCTION_INFO_V1(rebate_reconcile);
@@ -415,7 +416,7 @@ rebate_reconcile(PG_FUNCTION_ARGS)
 	Reconciled	result = {0};
 
 	PreventCommandIfReadOnly("rebate.reconcile()");
-	source = read_source(fcinfo, &store, "rebate.reconcile");
+	source = read_source(fcinfo, &store, RIGHT_OPERATOR, "rebate.reconcile");
 	reconcile_check_source(source);
 	if (!PG_ARGISNULL(3) && (!deferred_only || PG_GETARG_INT32(3) < 1))
 		ereport(ERROR,

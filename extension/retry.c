@@ -15,6 +15,7 @@
 #include "collect.h"
 #include "read.h"
 #include "reconcile.h"
+#include "rights.h"
 #include "rules.h"
 
 PG_FUNCTION_INFO_V1(rebate_retry);
@@ -124,7 +125,7 @@ rebate_retry(PG_FUNCTION_ARGS)
 	bool		nulls[3] = {false, false, false};
 
 	PreventCommandIfReadOnly("rebate.retry()");
-	store_check_user(store, "rebate.retry");
+	rights_check(store, RIGHT_OPERATOR, "rebate.retry");
 	if (limit < 0 || (!PG_ARGISNULL(1) && limit == 0))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -134,7 +135,7 @@ rebate_retry(PG_FUNCTION_ARGS)
 
 	if (!PG_ARGISNULL(0))
 	{
-		Source	   *source = read_source(fcinfo, &store, "rebate.retry");
+		Source	   *source = read_source(fcinfo, &store, RIGHT_OPERATOR, "rebate.retry");
 
 		reconcile_check_source(source);
 		retry_source(store, source, limit, &retried);

@@ -23,11 +23,29 @@ typedef enum Right
 	RIGHT_MEMBER = 1 << 6		/* see what is his own */
 } Right;
 
+#define NUM_RIGHTS		7
+#define RIGHTS_OWNER	0		/* no right: members of the owner's role only */
+
+/* Their names in the order of their bits, then NULL */
+extern const char *const right_names[NUM_RIGHTS + 1];
+
 /* Raise 42501 unless the current user has one of the rights */
 extern void rights_check(Store *store, int rights, const char *function);
 
 /* Has he?  Has another role? */
 extern bool rights_have(Store *store, int rights);
 extern bool rights_of(Store *store, Oid role, int rights);
+
+/*
+ * Those that the current user has by rebate.grant_right(), by himself or as a
+ * member of a role; for what being the owner does not suffice.
+ */
+extern int	rights_granted(Store *store);
+
+/* rights_api.c: grant again what the table says, to functions and views that are new */
+extern void rights_restore(Oid extowner, Oid owner);
+
+/* Set-up in _PG_init */
+extern void rights_init(void);
 
 #endif							/* REBATE_RIGHTS_H */

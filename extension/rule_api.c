@@ -19,6 +19,7 @@
 #include "api.h"
 #include "collect.h"
 #include "create_store.h"
+#include "rights.h"
 #include "rule_api.h"
 #include "store.h"
 
@@ -40,7 +41,7 @@ begin_call(const char *function)
 	(void) collect_flush();
 	(void) create_store_if_missing();
 	store = store_get(false);
-	store_check_user(store, function);
+	rights_check(store, RIGHT_AUTHOR, function);
 	return store;
 }
 

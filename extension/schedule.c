@@ -25,6 +25,7 @@
 #include "utils/syscache.h"
 
 #include "api.h"
+#include "rights.h"
 #include "schedule.h"
 
 PG_FUNCTION_INFO_V1(rebate_schedule);
@@ -181,7 +182,7 @@ rebate_schedule(PG_FUNCTION_ARGS)
 	ReturnSetInfo *result;
 	int			level;
 
-	store_check_user(store, "rebate.schedule");
+	rights_check(store, RIGHT_OPERATOR, "rebate.schedule");
 	check_role(store);
 	if (name)
 		only = find_job(name);
@@ -226,7 +227,7 @@ rebate_unschedule(PG_FUNCTION_ARGS)
 	int			level;
 	uint64		n;
 
-	store_check_user(store, "rebate.unschedule");
+	rights_check(store, RIGHT_OPERATOR, "rebate.unschedule");
 	if (name)
 		(void) find_job(name);
 	check_pg_cron();
@@ -267,7 +268,7 @@ rebate_schedules(PG_FUNCTION_ARGS)
 	int			level;
 	uint64		n;
 
-	store_check_user(store, "rebate.schedules");
+	rights_check(store, RIGHT_OPERATOR, "rebate.schedules");
 	InitMaterializedSRF(fcinfo, 0);
 	if (!can_look())
 		return (Datum) 0;

@@ -15,6 +15,7 @@
 #include "api.h"
 #include "collect.h"
 #include "read.h"
+#include "rights.h"
 
 PG_FUNCTION_INFO_V1(rebate_statement);
 
@@ -76,7 +77,7 @@ rebate_statement(PG_FUNCTION_ARGS)
 	DateADT		from = PG_ARGISNULL(1) ? DATEVAL_NOBEGIN : PG_GETARG_DATEADT(1);
 	DateADT		to = PG_ARGISNULL(2) ? DATEVAL_NOEND : PG_GETARG_DATEADT(2);
 
-	store_check_user(store, "rebate.statement");
+	rights_check(store, RIGHT_AUDITOR, "rebate.statement");
 	collect_flush();
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,

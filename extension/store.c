@@ -363,8 +363,9 @@ store_is_whole(void)
 
 	if (!OidIsValid(nspid) || (!store_valid && !store_guarded()))
 		return false;
+	/* of the tables of later versions, those that were there when we last looked */
 	for (int i = 0; i < NUM_STORE_TABLES; i++)
-		if (!known[i] && shape_table_since(i) <= (store_valid ? store.version : 1) &&
+		if (!known[i] && shape_table_since(i) <= Max(store.version, 1) &&
 			!OidIsValid(get_relname_relid(shape_table_name(i), nspid)))
 			return false;
 	if (store_valid)

@@ -58,6 +58,7 @@ typedef enum StoreTable
 	ST_LEDGER,					/* a view */
 	/* of version 2 */
 	ST_LOGIN,
+	ST_GRANTED_RIGHT,
 	NUM_STORE_TABLES
 } StoreTable;
 

@@ -206,6 +206,11 @@ static const struct
 		"mapped_at timestamptz!=, mapped_by text!=",
 		2
 	},
+	[ST_GRANTED_RIGHT] = {
+		"granted_right", false,
+		"role_name text/C!, right_name text/C!, granted_at timestamptz!=, granted_by text!",
+		2
+	},
 };
 
 static const struct

@@ -10,7 +10,7 @@
 
 extern const char *shape_table_name(StoreTable which);
 
-/* The version of the store that brought a table */
+/* The version of the store that a table came with */
 extern int32 shape_table_since(StoreTable which);
 extern const char *shape_index_name(StoreIndex which);
 

@@ -21,6 +21,7 @@
 #include "api.h"
 #include "collect.h"
 #include "create_store.h"
+#include "rights.h"
 #include "ring.h"
 #include "store.h"
 
@@ -79,7 +80,7 @@ rebate_upgrade_store(PG_FUNCTION_ARGS)
 	int			level;
 
 	(void) collect_flush();
-	store_check_user(store_get(false), "rebate.upgrade_store");
+	rights_check(store_get(false), RIGHT_ADMIN, "rebate.upgrade_store");
 	LockDatabaseObject(ExtensionRelationId, extension, 0, ShareUpdateExclusiveLock);
 
 	/* somebody else may have been at it while we waited */
@@ -156,7 +157,7 @@ rebate_versions(PG_FUNCTION_ARGS)
 	SqlParams	params = {0};
 
 	if (store)
-		store_check_user(store, "rebate.versions");
+		rights_check(store, RIGHT_ADMIN | RIGHT_AUDITOR | RIGHT_OPERATOR, "rebate.versions");
 	InitMaterializedSRF(fcinfo, 0);
 	sql_text(&params, "rebate");
 	installed = run_query(GetUserId(), "SELECT extversion FROM pg_catalog.pg_extension WHERE extname = $1",

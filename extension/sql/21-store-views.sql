@@ -94,6 +94,14 @@ FROM rebate_data.failure f
 LEFT JOIN rebate_data.source s ON s.source_id = f.source_id;
 COMMENT ON VIEW rebate.failures IS 'orders set aside because they could not be decided; the next change of the row, or rebate.retry(), decides it again';
 
+-- Messages and details have values of rows; who only counts failures needs none.
+CREATE OR REPLACE VIEW rebate.failed_orders AS
+SELECT s.relation_name AS source, f.order_key, f.sqlstate,
+	   f.first_failed_at, f.last_failed_at, f.attempts
+FROM rebate_data.failure f
+LEFT JOIN rebate_data.source s ON s.source_id = f.source_id;
+COMMENT ON VIEW rebate.failed_orders IS 'as rebate.failures, without what it says of the values of rows';
+
 CREATE OR REPLACE VIEW rebate.sources AS
 SELECT s.relation_name AS source, s.source_id, s.key_columns AS key, s.member,
 	   s.amount, COALESCE(s.currency_code, s.currency) AS currency, s.since,
@@ -203,6 +211,13 @@ CREATE OR REPLACE VIEW rebate.ledger_accounts AS
 SELECT l.code, l.kind, l.description
 FROM rebate_data.ledger_account l;
 COMMENT ON VIEW rebate.ledger_accounts IS 'chart of accounts: the codes that entries debit and credit';
+
+CREATE OR REPLACE VIEW rebate.granted_rights AS
+SELECT g.role_name AS role, g.right_name,
+	   EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname::text = g.role_name) AS role_exists,
+	   g.granted_at, g.granted_by
+FROM rebate_data.granted_right g;
+COMMENT ON VIEW rebate.granted_rights IS 'the rights that roles were granted by rebate.grant_right()';
 $ddl$ $function$;
 COMMENT ON FUNCTION rebate.store_views() IS 'the DDL of the views that rebate.create_store() makes';
 REVOKE ALL ON FUNCTION rebate.store_views() FROM PUBLIC;

@@ -6,6 +6,14 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$ SELECT CASE version WHEN 2 THEN $ddl$
 -- rights
+CREATE TABLE rebate_data.granted_right (
+	role_name	text COLLATE "C" NOT NULL,
+	right_name	text COLLATE "C" NOT NULL,
+	granted_at	timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	granted_by	text NOT NULL,
+	CONSTRAINT granted_right_pkey PRIMARY KEY (role_name, right_name)
+) USING heap;
+COMMENT ON TABLE rebate_data.granted_right IS 'rights that roles have been granted; roles by name, so that a dump keeps them';
 
 -- members
 CREATE TABLE rebate_data.login (

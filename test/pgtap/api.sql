@@ -85,6 +85,7 @@ SELECT bag_eq($$
         'NULL::integer', 'TABLE(currency text, seq bigint, source text, order_key text, rule text, phase text, bucket '
         'text, earned numeric, order_time timestamp with time zone, confirmed_at timestamp with time zone, due timestamp '
         'with time zone, posted_at timestamp with time zone)'),
+    ('grant_right', 'right_name text, role name', 'boolean'),
     ('map_login', 'login name, member text', 'void'),
     ('my_events', 'after text DEFAULT NULL::text, "limit" integer DEFAULT 100',
         'TABLE(seq bigint, currency text, cursor text, event json)'),
@@ -97,6 +98,8 @@ SELECT bag_eq($$
     ('reset', 'keep text DEFAULT ''rules''::text, replay boolean DEFAULT false', 'bigint'),
     ('retry', 'source regclass DEFAULT NULL::regclass, "limit" integer DEFAULT NULL::integer, OUT healed bigint, OUT '
         'failing bigint, OUT busy bigint', 'record'),
+    ('revoke_right', 'right_name text, role name', 'boolean'),
+    ('right_objects', 'OUT kind text, OUT name text, OUT rights text[]', 'SETOF record'),
     ('rotate_channels', '', 'bigint'),
     ('schedule', 'job text DEFAULT NULL::text, schedule text DEFAULT NULL::text', 'TABLE(name text, at text, command text)'),
     ('schedules', 'OUT job text, OUT schedule text, OUT username text, OUT active boolean, OUT last_run timestamp with '
@@ -137,12 +140,14 @@ SELECT bag_eq($$
     $$, 'and so have procedures');
 
 -- Views
-SELECT views_are('rebate', ARRAY['accruals', 'balances', 'decisions', 'delivery_status', 'entries', 'failures',
-    'findings', 'freezes', 'house_balances', 'jobs', 'ledger_accounts', 'my_balance', 'my_channel', 'my_entries',
+SELECT views_are('rebate', ARRAY['accruals', 'balances', 'decisions', 'delivery_status', 'entries', 'failed_orders', 'failures',
+    'findings', 'freezes', 'granted_rights', 'house_balances', 'jobs', 'ledger_accounts', 'my_balance', 'my_channel', 'my_entries',
     'my_rebates', 'rule_versions', 'rules', 'sources', 'trial_balance']);
 SELECT columns_are('rebate', 'house_balances', ARRAY['code', 'kind', 'currency', 'balance']);
 SELECT columns_are('rebate', 'trial_balance', ARRAY['code', 'kind', 'campaign', 'currency', 'debit', 'credit', 'balance']);
 SELECT columns_are('rebate', 'findings', ARRAY['found_at', 'part', 'violation', 'subject', 'detail']);
+SELECT columns_are('rebate', 'failed_orders', ARRAY['source', 'order_key', 'sqlstate', 'first_failed_at', 'last_failed_at', 'attempts']);
+SELECT columns_are('rebate', 'granted_rights', ARRAY['role', 'right_name', 'role_exists', 'granted_at', 'granted_by']);
 SELECT columns_are('rebate', 'freezes', ARRAY['source', 'order_key', 'reason', 'frozen_at', 'frozen_by', 'unfrozen_at',
     'unfrozen_by']);
 SELECT columns_are('rebate', 'jobs', ARRAY['job', 'state', 'upto', 'started_at', 'progress_at', 'finished_at', 'batches',
@@ -244,8 +249,9 @@ SELECT lives_ok($$ DELETE FROM orders WHERE id = 2 $$, 'deletes');
 SELECT throws_ok('TRUNCATE orders', '42501', NULL, 'but gets no TRUNCATE by us');
 SELECT throws_ok('SELECT rebate.flush()', '42501', NULL, 'may not flush');
 SELECT throws_ok(format('SELECT * FROM rebate.%I', v), '42501', NULL, 'and reads no view: ' || v)
-FROM unnest(ARRAY['accruals', 'balances', 'decisions', 'delivery_status', 'entries', 'failures', 'findings', 'freezes', 'house_balances', 'jobs', 'ledger_accounts',
-    'my_balance', 'my_channel', 'my_entries', 'my_rebates', 'rule_versions', 'rules', 'sources', 'trial_balance', 'channel_key', 'cluster']) AS v;
+FROM unnest(ARRAY['accruals', 'balances', 'decisions', 'delivery_status', 'entries', 'failed_orders', 'failures', 'findings', 'freezes', 'granted_rights',
+    'house_balances', 'jobs', 'ledger_accounts', 'my_balance', 'my_channel', 'my_entries', 'my_rebates', 'rule_versions', 'rules', 'sources', 'trial_balance',
+    'channel_key', 'cluster']) AS v;
 SELECT throws_ok(c, '42501', NULL, 'nor may: ' || c)
 FROM unnest(ARRAY[
     $$SELECT * FROM rebate.balance('alice')$$, $$SELECT * FROM rebate.explain('orders', 1)$$, $$SELECT * FROM
