@@ -27,7 +27,8 @@ SELECT c.relkind, array_agg(DISTINCT pg_get_userbyid(c.relowner)) AS owners
 FROM pg_class c WHERE c.relnamespace = 'rebate_data'::regnamespace AND c.relkind <> 'i'
 GROUP BY 1 ORDER BY 1;
 SELECT c.relname, pg_get_userbyid(c.relowner) AS owner, obj_description(c.oid) IS NOT NULL AS commented
-FROM pg_class c WHERE c.relnamespace = 'rebate'::regnamespace AND c.relkind <> 'i' ORDER BY 1;
+FROM pg_class c WHERE c.relnamespace = 'rebate'::regnamespace AND c.relkind <> 'i'
+	AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') ORDER BY 1;
 -- each of our functions has a comment, and none is for everyone
 SELECT p.proname FROM pg_proc p
 WHERE p.pronamespace = 'rebate'::regnamespace
