@@ -24,10 +24,49 @@
 #include "truncating.h"
 
 /*
- * Read the rows of an order from rebate_data.accrual under "snapshot".  The
- * facts of an order are in each of its rows; those that differ (a fact came
- * later) are merged.
+ * Add a row of an order, which is a copy.  The facts of an order are in each of
+ * its rows; those that differ (a fact came later) are merged.
  */
+void
+facts_add_row(OrderFacts *facts, Relation accrual, HeapTuple tuple)
+{
+	Form_accrual row = (Form_accrual) GETSTRUCT(tuple);
+	bool		isnull;
+	Datum		confirmed = heap_getattr(tuple, ACC_CONFIRMED_AT, RelationGetDescr(accrual), &isnull);
+
+	if (!facts->seen || row->generation < facts->generation)
+		facts->generation = row->generation;
+	if (!facts->seen || row->first_seen < facts->first_seen)
+		facts->first_seen = row->first_seen;
+	facts->seen = true;
+	facts->order_time = row->order_time;
+	facts->flags |= row->flags;
+	facts->next_part = Max(facts->next_part, row->part + 1);
+	facts->phase = row->phase;
+	if (!isnull)
+	{
+		facts->has_confirmed_at = true;
+		facts->confirmed_at = DatumGetTimestampTz(confirmed);
+	}
+	/* room for 4, 8, 16 ... */
+	if (facts->nrows == 0)
+		facts->rows = palloc(sizeof(HeapTuple) * 4);
+	else if (facts->nrows >= 4 && (facts->nrows & (facts->nrows - 1)) == 0)
+		facts->rows = repalloc(facts->rows, sizeof(HeapTuple) * facts->nrows * 2);
+	facts->rows[facts->nrows++] = tuple;
+}
+
+/* What is recorded of an order elsewhere, when its rows are there */
+void
+facts_complete(Store *store, int32 source_id, const char *key, Snapshot snapshot, OrderFacts *facts)
+{
+	if (facts->flags & ORDER_FROZEN)
+		freezes_read(store, source_id, key, snapshot, &facts->freezes);
+	if (store->maybe_deferred)
+		defer_read(store, source_id, key, snapshot, facts);
+}
+
+/* Read the rows of an order from rebate_data.accrual under "snapshot". */
 void
 facts_read(Store *store, Relation accrual, int32 source_id, const char *key,
 		   Snapshot snapshot, OrderFacts *facts)
@@ -38,7 +77,6 @@ facts_read(Store *store, Relation accrual, int32 source_id, const char *key,
 								   RecoveryInProgress() ? AccessShareLock : RowExclusiveLock);
 	IndexScanDesc scan;
 	TupleTableSlot *slot = NULL;
-	int			allocated = 0;
 	Datum		keytext = CStringGetTextDatum(key);
 
 	memset(facts, 0, sizeof(*facts));
@@ -50,49 +88,17 @@ facts_read(Store *store, Relation accrual, int32 source_id, const char *key,
 	/* most orders are new: make the slot when there is something to put in */
 	while (index_getnext_tid(scan, ForwardScanDirection) != NULL)
 	{
-		HeapTuple	tuple;
-		Form_accrual row;
-		bool		isnull;
-		Datum		confirmed;
-
 		if (slot == NULL)
 			slot = table_slot_create(accrual, NULL);
-		if (!index_fetch_heap(scan, slot))
-			continue;
-		tuple = ExecCopySlotHeapTuple(slot);
-		row = (Form_accrual) GETSTRUCT(tuple);
-		if (!facts->seen || row->generation < facts->generation)
-			facts->generation = row->generation;
-		if (!facts->seen || row->first_seen < facts->first_seen)
-			facts->first_seen = row->first_seen;
-		facts->seen = true;
-		facts->order_time = row->order_time;
-		facts->flags |= row->flags;
-		facts->next_part = Max(facts->next_part, row->part + 1);
-		facts->phase = row->phase;
-		confirmed = heap_getattr(tuple, ACC_CONFIRMED_AT, RelationGetDescr(accrual), &isnull);
-		if (!isnull)
-		{
-			facts->has_confirmed_at = true;
-			facts->confirmed_at = DatumGetTimestampTz(confirmed);
-		}
-		if (facts->nrows == allocated)
-		{
-			allocated = Max(4, allocated * 2);
-			facts->rows = facts->rows ? repalloc(facts->rows, sizeof(HeapTuple) * allocated)
-				: palloc(sizeof(HeapTuple) * allocated);
-		}
-		facts->rows[facts->nrows++] = tuple;
+		if (index_fetch_heap(scan, slot))
+			facts_add_row(facts, accrual, ExecCopySlotHeapTuple(slot));
 	}
 	if (slot)
 		ExecDropSingleTupleTableSlot(slot);
 	index_endscan(scan);
 	index_close(index, NoLock);
 	pfree(DatumGetPointer(keytext));
-	if (facts->flags & ORDER_FROZEN)
-		freezes_read(store, source_id, key, snapshot, &facts->freezes);
-	if (store->maybe_deferred)
-		defer_read(store, source_id, key, snapshot, facts);
+	facts_complete(store, source_id, key, snapshot, facts);
 }
 
 /* Orders to be looked for in the unique index of orders */

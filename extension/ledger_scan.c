@@ -48,10 +48,7 @@ side_next(Side *side)
 {
 	side->more = index_getnext_slot(side->scan, ForwardScanDirection, side->slot);
 	if (side->more)
-	{
 		slot_getallattrs(side->slot);
-		memset(&side->entry.fields, 0, sizeof(EntryFields));
-	}
 	return side->more;
 }
 
@@ -64,41 +61,54 @@ side_end(Side *side)
 	table_close(side->rel, AccessShareLock);
 }
 
-static void
-next_opening(Side *side)
+/* The entry that opened the rebate whose row is in the slot, which is deformed */
+void
+ledger_opening_entry(TupleTableSlot *slot, LedgerEntry *entry)
 {
-	Datum	   *values = side->slot->tts_values;
-	bool	   *nulls = side->slot->tts_isnull;
-	EntryFields *e = &side->entry.fields;
-	int64		earned;
+	Datum	   *values = slot->tts_values;
+	bool	   *nulls = slot->tts_isnull;
+	EntryFields *e = &entry->fields;
+	int64		earned = DatumGetInt64(values[ACC_EARNED - 1]);
 
-	if (!side_next(side))
-		return;
+	memset(e, 0, sizeof(EntryFields));
 	e->account_id = DatumGetInt64(values[ACC_ACCOUNT_ID - 1]);
 	e->accrual_id = DatumGetInt64(values[ACC_ACCRUAL_ID - 1]);
 	e->rule_id = DatumGetInt32(values[ACC_RULE_ID - 1]);
-	earned = DatumGetInt64(values[ACC_EARNED - 1]);
 	e->amount = ledger_abs(earned);
 	e->event_at = DatumGetTimestampTz(values[ACC_ORDER_TIME - 1]);
-	entry_from_columns(&values[ACC_KIND - 1], &nulls[ACC_KIND - 1], e, &side->entry.check,
-					   side->entry.balance);
+	entry_from_columns(&values[ACC_KIND - 1], &nulls[ACC_KIND - 1], e, &entry->check,
+					   entry->balance);
+}
+
+/* The entry in a row of rebate_data.entry, which is deformed */
+void
+ledger_later_entry(TupleTableSlot *slot, LedgerEntry *entry)
+{
+	Datum	   *values = slot->tts_values;
+	bool	   *nulls = slot->tts_isnull;
+	EntryFields *e = &entry->fields;
+
+	memset(e, 0, sizeof(EntryFields));
+	e->account_id = DatumGetInt64(values[EN_ACCOUNT_ID - 1]);
+	e->accrual_id = nulls[EN_ACCRUAL_ID - 1] ? 0 : DatumGetInt64(values[EN_ACCRUAL_ID - 1]);
+	e->payout_id = nulls[EN_PAYOUT_ID - 1] ? 0 : DatumGetInt64(values[EN_PAYOUT_ID - 1]);
+	e->rule_id = DatumGetInt32(values[EN_RULE_ID - 1]);
+	entry_from_columns(&values[EN_KIND - 1], &nulls[EN_KIND - 1], e, &entry->check,
+					   entry->balance);
+}
+
+static void
+next_opening(Side *side)
+{
+	if (side_next(side))
+		ledger_opening_entry(side->slot, &side->entry);
 }
 
 static void
 next_later(Side *side)
 {
-	Datum	   *values = side->slot->tts_values;
-	bool	   *nulls = side->slot->tts_isnull;
-	EntryFields *e = &side->entry.fields;
-
-	if (!side_next(side))
-		return;
-	e->account_id = DatumGetInt64(values[EN_ACCOUNT_ID - 1]);
-	e->accrual_id = nulls[EN_ACCRUAL_ID - 1] ? 0 : DatumGetInt64(values[EN_ACCRUAL_ID - 1]);
-	e->payout_id = nulls[EN_PAYOUT_ID - 1] ? 0 : DatumGetInt64(values[EN_PAYOUT_ID - 1]);
-	e->rule_id = DatumGetInt32(values[EN_RULE_ID - 1]);
-	entry_from_columns(&values[EN_KIND - 1], &nulls[EN_KIND - 1], e, &side->entry.check,
-					   side->entry.balance);
+	if (side_next(side))
+		ledger_later_entry(side->slot, &side->entry);
 }
 
 LedgerScan *

@@ -7,6 +7,7 @@
 #define REBATE_LEDGER_SCAN_H
 
 #include "rebate.h"
+#include "executor/tuptable.h"
 #include "ledger.h"
 #include "store.h"
 
@@ -26,5 +27,9 @@ extern LedgerScan *ledger_scan_begin(Store *store, Snapshot snapshot);
 extern const LedgerEntry *ledger_scan_next(LedgerScan *scan);
 
 extern void ledger_scan_end(LedgerScan *scan);
+
+/* The entry in a row of rebate_data.accrual or rebate_data.entry, whose columns are there */
+extern void ledger_opening_entry(TupleTableSlot *slot, LedgerEntry *entry);
+extern void ledger_later_entry(TupleTableSlot *slot, LedgerEntry *entry);
 
 #endif							/* REBATE_LEDGER_SCAN_H */

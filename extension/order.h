@@ -117,6 +117,24 @@ extern void facts_read(Store *store, Relation accrual, int32 source_id, const ch
 					   Snapshot snapshot, OrderFacts *facts);
 
 /*
+ * facts_batch.c: the same for many orders, which are sorted by key.  Returns false
+ * if two of them have one key.
+ */
+typedef struct OrderWanted
+{
+	const char *key;
+	OrderFacts *facts;
+} OrderWanted;
+
+extern bool facts_read_many(Store *store, Relation accrual, int32 source_id, OrderWanted *wanted,
+							int n, Snapshot snapshot);
+
+/* What reading consists of: row after row, and what is recorded elsewhere */
+extern void facts_add_row(OrderFacts *facts, Relation accrual, HeapTuple tuple);
+extern void facts_complete(Store *store, int32 source_id, const char *key, Snapshot snapshot,
+						   OrderFacts *facts);
+
+/*
  * Which of n orders, in the order of their keys, have rows there; sets known[] for
  * those.
  */

@@ -1,0 +1,674 @@
+/*
+ * audit_pass.c
+ *	  May anything be wrong with the ledger?  One pass over its rows.
+ *
+ * The rows are read as they lie on disk.  An entry that follows the last one of
+ * its account, as nearly all do, is checked at once; the others are sorted first.
+ * What must be equal in two places without an order of its own (a rebate and the
+ * sum of its entries, what waits for the clock) is compared by sums of hashes
+ * whose seed is drawn for each audit: equal if all is well, and different
+ * but for one chance in 2^48 or less if it is not.
+ *
+ * Any doubt is enough: the pass does not tell what is wrong.  It leaves to others
+ * what one row alone cannot show (orders of several rows, frozen orders).
+ *
+ * Accounts are kept in memory.  Where they do not fit into maintenance_work_mem,
+ * the rows are read several times, each time for a part of the accounts.
+ */
+#include "rebate.h"
+
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "catalog/pg_operator.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "port/pg_bitutils.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/tuplesort.h"
+
+#include "audit_pass.h"
+#include "ledger_rows.h"
+#include "order.h"
+
+/* An account as its entries tell it, up to the last one that was checked */
+typedef struct PassAccount
+{
+	int64		account_id;
+	uint32		hash;
+	char		status;
+	int16		currency;		/* place in the list; -1: unknown */
+	int64		last_seq;
+	int64		check;
+	TimestampTz posted_at;
+	int64		balance[NUM_BUCKETS];
+} PassAccount;
+
+#define SH_PREFIX account
+#define SH_ELEMENT_TYPE PassAccount
+#define SH_KEY_TYPE int64
+#define SH_KEY account_id
+#define SH_HASH_KEY(tb, k) hash_bytes_uint32((uint32) (k) ^ (uint32) ((k) >> 32))
+#define SH_EQUAL(tb, a, b) ((a) == (b))
+#define SH_STORE_HASH
+#define SH_GET_HASH(tb, a) (a)->hash
+#define SH_SCOPE static inline
+#define SH_DEFINE
+#define SH_DECLARE
+#include "lib/simplehash.h"
+
+/* What was folded of a house account, and what the entries give */
+typedef struct HouseSum
+{
+	uint64		key;			/* ledger account and currency */
+	uint32		hash;
+	char		status;
+	int64		balance;		/* recorded, less what the entries give: zero in the end */
+} HouseSum;
+
+#define SH_PREFIX house
+#define SH_ELEMENT_TYPE HouseSum
+#define SH_KEY_TYPE uint64
+#define SH_KEY key
+#define SH_HASH_KEY(tb, k) hash_bytes_uint32((uint32) (k) ^ (uint32) ((k) >> 32))
+#define SH_EQUAL(tb, a, b) ((a) == (b))
+#define SH_STORE_HASH
+#define SH_GET_HASH(tb, a) (a)->hash
+#define SH_SCOPE static inline
+#define SH_DEFINE
+#define SH_DECLARE
+#include "lib/simplehash.h"
+
+/* Numbers that are known, sorted, and the last one that was asked for */
+typedef struct NumberSet
+{
+	int64	   *numbers;
+	uint64		n;
+	int64		last;			/* is one of them */
+	bool		has_last;
+} NumberSet;
+
+typedef struct LedgerPass
+{
+	Store	   *store;
+	Snapshot	snapshot;
+	LedgerDoubt doubt;
+	/* what accounts and entries may name */
+	char	  **currencies;		/* sorted */
+	int			ncurrencies;
+	NumberSet	ledger_accounts;
+	NumberSet	sources;
+	NumberSet	versions;		/* rule and version */
+	/* entries before this mark are folded */
+	int32		fold_epoch;
+	int64		fold_xid;
+	house_hash *houses;
+	/* part of the accounts at hand, of so many */
+	uint32		part;
+	uint32		nparts;
+	account_hash *accounts;
+	Tuplesortstate *sort;		/* of entries that came before their turn; NULL: none */
+	TupleDesc	desc;			/* of what is sorted */
+	TupleTableSlot *slot;
+	/* compared in the end */
+	uint64		seed;
+	uint64		weights[NUM_BUCKETS];
+	uint64		sum_high;		/* of rebates less their entries */
+	uint64		sum_low;
+	uint64		waiting;		/* of rebates that wait less rows of table waiting */
+	int64		greatest_id;
+	int64		nentries;
+} LedgerPass;
+
+static int
+compare_numbers(const void *a, const void *b)
+{
+	int64		x = *(const int64 *) a;
+	int64		y = *(const int64 *) b;
+
+	return (x > y) - (x < y);
+}
+
+static bool
+is_known(NumberSet *set, int64 number)
+{
+	if (set->has_last && set->last == number)
+		return true;
+	if (bsearch(&number, set->numbers, set->n, sizeof(int64), compare_numbers) == NULL)
+		return false;
+	set->last = number;
+	set->has_last = true;
+	return true;
+}
+
+static inline int64
+version_number(int32 rule_id, int32 version)
+{
+	return (int64) (((uint64) (uint32) rule_id << 32) | (uint32) version);
+}
+
+static int
+compare_codes(const void *a, const void *b)
+{
+	return strcmp(*(char *const *) a, *(char *const *) b);
+}
+
+static int
+find_currency(LedgerPass *pass, const char *code)
+{
+	char	  **found = bsearch(&code, pass->currencies, pass->ncurrencies, sizeof(char *),
+								compare_codes);
+
+	return found ? found - pass->currencies : -1;
+}
+
+static HouseSum *
+find_house(LedgerPass *pass, int32 ledger_account, int currency)
+{
+	bool		found;
+	HouseSum   *house = house_insert(pass->houses,
+									 ((uint64) (uint32) ledger_account << 32) | (uint32) currency,
+									 &found);
+
+	if (!found)
+		house->balance = 0;
+	return house;
+}
+
+/*----------------------------------------------------------------------------
+ * Small tables
+ *----------------------------------------------------------------------------
+ */
+
+/* Rows of a query under the snapshot of the pass */
+static uint64
+read_rows(const char *sql)
+{
+	if (SPI_execute(sql, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read what the audit compares");
+	return SPI_processed;
+}
+
+static Datum
+value_of(uint64 row, int column)
+{
+	bool		isnull;
+
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, &isnull);
+}
+
+static void
+read_numbers(NumberSet *set, MemoryContext context, const char *sql)
+{
+	set->n = read_rows(sql);
+	set->numbers = MemoryContextAllocHuge(context, sizeof(int64) * Max(set->n, 1));
+	for (uint64 i = 0; i < set->n; i++)
+		set->numbers[i] = DatumGetInt64(value_of(i, 1));
+	qsort(set->numbers, set->n, sizeof(int64), compare_numbers);
+	set->has_last = false;
+}
+
+static void
+read_small_tables(LedgerPass *pass)
+{
+	MemoryContext context = CurrentMemoryContext;
+	StoreSpi	scope;
+	uint64		n;
+
+	pass->houses = house_create(context, 64, NULL);
+	PushActiveSnapshot(pass->snapshot);
+	store_spi_begin(pass->store, &scope);
+	read_numbers(&pass->ledger_accounts, context,
+				 "SELECT ledger_account_id::bigint FROM rebate_data.ledger_account");
+	read_numbers(&pass->sources, context, "SELECT source_id::bigint FROM rebate_data.source");
+	read_numbers(&pass->versions, context,
+				 "SELECT (rule_id::bigint << 32) | version FROM rebate_data.rule_version");
+
+	n = read_rows("SELECT code FROM rebate_data.currency");
+	pass->currencies = MemoryContextAlloc(context, sizeof(char *) * Max(n, 1));
+	pass->ncurrencies = (int) n;
+	for (uint64 i = 0; i < n; i++)
+		pass->currencies[i] = MemoryContextStrdup(context, TextDatumGetCString(value_of(i, 1)));
+	qsort(pass->currencies, n, sizeof(char *), compare_codes);
+
+	if (read_rows("SELECT epoch, xid FROM rebate_data.fold") == 1)
+	{
+		pass->fold_epoch = DatumGetInt32(value_of(0, 1));
+		pass->fold_xid = DatumGetInt64(value_of(0, 2));
+	}
+	else
+		pass->doubt.any = true;
+	n = read_rows("SELECT ledger_account_id, amount, currency FROM rebate_data.house_balance");
+	for (uint64 i = 0; i < n; i++)
+		find_house(pass, DatumGetInt32(value_of(i, 1)),
+				   find_currency(pass, TextDatumGetCString(value_of(i, 3))))->balance +=
+			DatumGetInt64(value_of(i, 2));
+	pass->doubt.frozen = read_rows("SELECT FROM rebate_data.freeze LIMIT 1") > 0;
+	store_spi_end(&scope);
+	PopActiveSnapshot();
+}
+
+/* A sequence that was lost in a restore would give numbers out twice. */
+static void
+check_sequence(LedgerPass *pass)
+{
+	StoreSpi	scope;
+
+	PushActiveSnapshot(pass->snapshot);
+	store_spi_begin(pass->store, &scope);
+	if (read_rows("SELECT last_value + 64 FROM rebate_data.id") != 1 ||
+		pass->greatest_id >= DatumGetInt64(value_of(0, 1)))
+		pass->doubt.any = true;
+	store_spi_end(&scope);
+	PopActiveSnapshot();
+}
+
+/*----------------------------------------------------------------------------
+ * Accounts
+ *----------------------------------------------------------------------------
+ */
+
+static inline bool
+is_of_part(LedgerPass *pass, int64 account_id)
+{
+	return pass->nparts == 1 ||
+		murmurhash32((uint32) account_id ^ (uint32) (account_id >> 32)) % pass->nparts == pass->part;
+}
+
+/*
+ * Make the accounts of the part; false if those of the first do not fit into
+ * memory, then it must be a smaller one.  The others are about as many.
+ */
+static bool
+load_accounts(LedgerPass *pass)
+{
+	Relation	rel = store_open(pass->store, ST_ACCOUNT, AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	TableScanDesc scan = table_beginscan_strat(rel, pass->snapshot, 0, NULL, true, false);
+	/* the table is grown when it is nine tenths full, and copied then */
+	uint64		limit = (uint64) maintenance_work_mem * 1024 / (3 * sizeof(PassAccount));
+	bool		fits = true;
+
+	pass->accounts = account_create(CurrentMemoryContext, 1024, NULL);
+	while (fits && table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		HeapTuple	tuple = ExecFetchSlotHeapTuple(slot, false, NULL);
+		int64		id = ((Form_account) GETSTRUCT(tuple))->account_id;
+		PassAccount *account;
+		bool		isnull;
+		bool		found;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!is_of_part(pass, id))
+			continue;
+		account = account_insert(pass->accounts, id, &found);
+		if (found)
+			pass->doubt.any = true;
+		account->currency =
+			find_currency(pass, TextDatumGetCString(slot_getattr(slot, AC_CURRENCY, &isnull)));
+		account->last_seq = account->check = 0;
+		account->posted_at = PG_INT64_MIN;
+		memset(account->balance, 0, sizeof(account->balance));
+		pass->greatest_id = Max(pass->greatest_id, id);
+		if (account->currency < 0)
+			pass->doubt.any = true;
+		fits = pass->part > 0 || pass->accounts->members <= limit;
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, AccessShareLock);
+	if (!fits)
+		account_destroy(pass->accounts);
+	return fits;
+}
+
+/* Does each account say what its entries say? */
+static void
+compare_accounts(LedgerPass *pass)
+{
+	Relation	rel = store_open(pass->store, ST_ACCOUNT, AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	TableScanDesc scan = table_beginscan_strat(rel, pass->snapshot, 0, NULL, true, false);
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		Form_account row = (Form_account) GETSTRUCT(ExecFetchSlotHeapTuple(slot, false, NULL));
+		PassAccount *account;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!is_of_part(pass, row->account_id))
+			continue;
+		account = account_lookup(pass->accounts, row->account_id);
+		if (account == NULL || account->last_seq != row->last_entry ||
+			account->check != row->last_check ||
+			memcmp(account->balance, row->balance, sizeof(account->balance)) != 0)
+			pass->doubt.any = true;
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, AccessShareLock);
+}
+
+/* Bring the balance of a ledger account, if it is a bucket, along. */
+static inline void
+apply(PassAccount *account, int32 ledger_account, int64 amount)
+{
+	if (ledger_account >= LEDGER_BUCKET(0) && ledger_account < LEDGER_BUCKET(NUM_BUCKETS))
+	{
+		int64	   *balance = &account->balance[ledger_account - LEDGER_BUCKET(0)];
+
+		/* damaged amounts may overflow: wrap, the comparison will tell */
+		*balance = (int64) ((uint64) *balance + (uint64) amount);
+	}
+}
+
+/* Take an account through its next entry; false if the entry is not as it should be. */
+static bool
+apply_entry(PassAccount *account, const LedgerEntry *entry)
+{
+	const EntryFields *e = &entry->fields;
+
+	if (e->amount <= 0 || e->debit == e->credit || e->posted_at < account->posted_at)
+		return false;
+	account->last_seq = e->seq;
+	account->posted_at = e->posted_at;
+	account->check = entry_check(account->check, e);
+	apply(account, e->debit, -e->amount);
+	apply(account, e->credit, e->amount);
+	for (int b = 0; b < NUM_BUCKETS; b++)
+		if (account->balance[b] != entry->balance[b] ||
+			(account->balance[b] < 0 && b != BUCKET_AVAILABLE))
+			return false;
+	return account->check == entry->check;
+}
+
+/* Keep an entry that came before its turn. */
+static void
+keep_entry(LedgerPass *pass, const LedgerEntry *entry)
+{
+	AttrNumber	attnos[2] = {1, 2};
+	Oid			operators[2] = {Int8LessOperator, Int8LessOperator};
+	Oid			collations[2] = {InvalidOid, InvalidOid};
+	bool		nulls_first[2] = {false, false};
+	union
+	{
+		bytea		value;
+		char		bytes[VARHDRSZ + sizeof(LedgerEntry)];
+	}			packed;
+
+	if (pass->sort == NULL)
+		pass->sort = tuplesort_begin_heap(pass->desc, 2, attnos, operators, collations,
+										  nulls_first, maintenance_work_mem, NULL, TUPLESORT_NONE);
+	SET_VARSIZE(&packed.value, sizeof(packed.bytes));
+	memcpy(VARDATA(&packed.value), entry, sizeof(LedgerEntry));
+	ExecClearTuple(pass->slot);
+	pass->slot->tts_values[0] = Int64GetDatum(entry->fields.account_id);
+	pass->slot->tts_values[1] = Int64GetDatum(entry->fields.seq);
+	pass->slot->tts_values[2] = PointerGetDatum(&packed.value);
+	memset(pass->slot->tts_isnull, false, sizeof(bool) * 3);
+	ExecStoreVirtualTuple(pass->slot);
+	tuplesort_puttupleslot(pass->sort, pass->slot);
+}
+
+/* Check the entries that came before their turn: now it is. */
+static void
+check_kept_entries(LedgerPass *pass)
+{
+	TupleTableSlot *sorted;
+
+	if (pass->sort == NULL)
+		return;
+	sorted = MakeSingleTupleTableSlot(pass->desc, &TTSOpsMinimalTuple);
+	tuplesort_performsort(pass->sort);
+	while (!pass->doubt.any && tuplesort_gettupleslot(pass->sort, true, false, sorted, NULL))
+	{
+		bool		isnull;
+		LedgerEntry entry;
+		PassAccount *account;
+
+		CHECK_FOR_INTERRUPTS();
+		memcpy(&entry, VARDATA_ANY(DatumGetPointer(slot_getattr(sorted, 3, &isnull))),
+			   sizeof(LedgerEntry));
+		account = account_lookup(pass->accounts, entry.fields.account_id);
+		if (entry.fields.seq != account->last_seq + 1 || !apply_entry(account, &entry))
+			pass->doubt.any = true;
+	}
+	ExecDropSingleTupleTableSlot(sorted);
+	tuplesort_end(pass->sort);
+	pass->sort = NULL;
+}
+
+/*----------------------------------------------------------------------------
+ * Rows
+ *----------------------------------------------------------------------------
+ */
+
+/* The weight of a ledger account in the sums of rebates: zero unless it is a bucket */
+static inline uint64
+weight_of(LedgerPass *pass, int32 ledger_account)
+{
+	return ledger_account >= LEDGER_BUCKET(0) && ledger_account < LEDGER_BUCKET(NUM_BUCKETS) ?
+		pass->weights[ledger_account - LEDGER_BUCKET(0)] : 0;
+}
+
+/*
+ * Add to the sums what a row says of a rebate: "value" is an amount times the
+ * weight of its bucket.  High and low half of the hash each count in full, since
+ * a multiple of a power of two loses as many bits of a product.
+ */
+static inline void
+add_to_sums(LedgerPass *pass, int64 accrual_id, int64 account_id, uint64 value)
+{
+	int64		name[2] = {accrual_id, account_id};
+	uint64		hash;
+
+	if (value == 0)
+		return;
+	hash = hash_bytes_extended((const unsigned char *) name, sizeof(name), pass->seed);
+	pass->sum_low += hash * value;
+	pass->sum_high += ((hash >> 32) | (hash << 32)) * value;
+}
+
+static uint64
+hash_waiting(LedgerPass *pass, int64 account_id, int64 seq, char bucket, TimestampTz due)
+{
+	int64		fields[4] = {account_id, seq, bucket, due};
+
+	return hash_bytes_extended((const unsigned char *) fields, sizeof(fields), pass->seed);
+}
+
+/* What the row of a rebate or a decision says by itself */
+static void
+check_accrual(LedgerPass *pass, const LedgerRow *row)
+{
+	const FormData_accrual *x = row->accrual;
+	bool		live = x->bucket >= '0' && x->bucket < '0' + NUM_BUCKETS;
+
+	pass->greatest_id = Max(pass->greatest_id, x->accrual_id);
+	pass->doubt.parts |= x->part != 0;
+	pass->doubt.frozen |= (x->flags & ORDER_FROZEN) != 0;
+	if ((x->rule_id != 0) != row->has_entry || !is_known(&pass->sources, x->source_id) ||
+		(x->rule_id != 0 && !is_known(&pass->versions, version_number(x->rule_id, x->version))) ||
+		(x->rule_id != 0 && (live ? x->earned == 0 : x->bucket != BUCKET_NONE || x->earned != 0)))
+		pass->doubt.any = true;
+	if (row->has_due && x->bucket >= '0' && x->bucket <= '0' + BUCKET_MATURING)
+		pass->waiting += row->has_entry ?
+			hash_waiting(pass, x->account_id, row->entry.fields.seq, x->bucket, row->due) : 1;
+	else if (row->has_due && TIMESTAMP_IS_NOEND(row->due))
+		pass->doubt.any = true;
+}
+
+/* Take what an entry moved on a house account from what was folded of it. */
+static void
+add_to_house(LedgerPass *pass, const PassAccount *account, const EntryFields *e)
+{
+	if (e->epoch > pass->fold_epoch || (e->epoch == pass->fold_epoch && e->xid >= pass->fold_xid))
+		return;
+	if (e->debit >= LEDGER_MEMO)
+		find_house(pass, e->debit, account->currency)->balance -= e->amount;
+	if (e->credit >= LEDGER_MEMO)
+		find_house(pass, e->credit, account->currency)->balance += e->amount;
+}
+
+static void
+check_row(LedgerPass *pass, const LedgerRow *row)
+{
+	const FormData_accrual *x = row->accrual;
+	const EntryFields *e = &row->entry.fields;
+	uint64		value = 0;
+	PassAccount *account;
+
+	/* the first part of the accounts stands for all rows in what is not about accounts */
+	if (x && pass->part == 0)
+	{
+		check_accrual(pass, row);
+		if (x->rule_id != 0 && x->bucket >= '0' && x->bucket < '0' + NUM_BUCKETS)
+			value = (uint64) x->earned * pass->weights[x->bucket - '0'];
+	}
+	if (!row->has_entry)
+		return;
+	if (pass->part == 0)
+	{
+		pass->nentries++;
+		if ((e->kind != ENTRY_ACCRUE && e->kind != ENTRY_REVERSE && e->kind != ENTRY_MOVE) ||
+			e->accrual_id == 0 || !is_known(&pass->ledger_accounts, e->debit) ||
+			!is_known(&pass->ledger_accounts, e->credit))
+			pass->doubt.any = true;
+		value -= (uint64) e->amount * (weight_of(pass, e->credit) - weight_of(pass, e->debit));
+		add_to_sums(pass, e->accrual_id, e->account_id, value);
+	}
+	if (!is_of_part(pass, e->account_id))
+		return;
+	account = account_lookup(pass->accounts, e->account_id);
+	if (account == NULL)
+	{
+		pass->doubt.any = true;
+		return;
+	}
+	add_to_house(pass, account, e);
+	if (e->seq != account->last_seq + 1)
+		keep_entry(pass, &row->entry);
+	else if (!apply_entry(account, &row->entry))
+		pass->doubt.any = true;
+}
+
+/* The other side of what the rebates say that wait */
+static void
+subtract_waiting(LedgerPass *pass)
+{
+	Relation	rel = store_open(pass->store, ST_WAITING, AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	TableScanDesc scan = table_beginscan_strat(rel, pass->snapshot, 0, NULL, true, false);
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		Form_waiting w = (Form_waiting) GETSTRUCT(ExecFetchSlotHeapTuple(slot, false, NULL));
+
+		CHECK_FOR_INTERRUPTS();
+		pass->waiting -= hash_waiting(pass, w->account_id, w->seq, w->bucket, w->due);
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, AccessShareLock);
+}
+
+/* All rows, for the accounts of one part */
+static void
+check_part(LedgerPass *pass)
+{
+	LedgerRows *rows = ledger_rows_begin(pass->store, pass->snapshot);
+	const LedgerRow *row;
+
+	while (!pass->doubt.any && (row = ledger_rows_next(rows)) != NULL)
+	{
+		CHECK_FOR_INTERRUPTS();
+		check_row(pass, row);
+	}
+	ledger_rows_end(rows);
+	check_kept_entries(pass);
+	if (!pass->doubt.any)
+		compare_accounts(pass);
+	account_destroy(pass->accounts);
+}
+
+/* Do the sums agree? */
+static void
+compare_sums(LedgerPass *pass)
+{
+	house_iterator i;
+	HouseSum   *house;
+
+	subtract_waiting(pass);
+	check_sequence(pass);
+	if (pass->sum_low != 0 || pass->sum_high != 0 || pass->waiting != 0)
+		pass->doubt.any = true;
+	house_start_iterate(pass->houses, &i);
+	while ((house = house_iterate(pass->houses, &i)) != NULL)
+		if (house->balance != 0)
+			pass->doubt.any = true;
+}
+
+static void
+draw_seed(LedgerPass *pass)
+{
+	if (!pg_strong_random(&pass->seed, sizeof(pass->seed)) ||
+		!pg_strong_random(pass->weights, sizeof(pass->weights)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not draw a random number")));
+	/* an even weight would lose bits */
+	for (int b = 0; b < NUM_BUCKETS; b++)
+		pass->weights[b] |= 1;
+}
+
+static void
+make_sort_slot(LedgerPass *pass)
+{
+	TupleDesc	desc = CreateTemplateTupleDesc(3);
+
+	TupleDescInitEntry(desc, 1, "account_id", INT8OID, -1, 0);
+	TupleDescInitEntry(desc, 2, "seq", INT8OID, -1, 0);
+	TupleDescInitEntry(desc, 3, "entry", BYTEAOID, -1, 0);
+	/* a copy is complete in all majors, without another call */
+	pass->desc = CreateTupleDescCopy(desc);
+	pass->slot = MakeSingleTupleTableSlot(pass->desc, &TTSOpsVirtual);
+}
+
+/*
+ * Look at all rows of the ledger under "snapshot".  If nothing is in doubt, the
+ * ledger is as the slow checks of the audit want it.
+ */
+LedgerDoubt
+audit_pass(Store *store, Snapshot snapshot)
+{
+	LedgerPass	pass = {.store = store,.snapshot = snapshot,.nparts = 1};
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "rebate audit",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	TimestampTz begin = GetCurrentTimestamp();
+
+	draw_seed(&pass);
+	make_sort_slot(&pass);
+	read_small_tables(&pass);
+	for (; pass.part < pass.nparts && !pass.doubt.any; pass.part++)
+	{
+		while (!load_accounts(&pass))
+			pass.nparts *= 2;
+		check_part(&pass);
+	}
+	if (!pass.doubt.any)
+		compare_sums(&pass);
+	ExecDropSingleTupleTableSlot(pass.slot);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+	ereport(DEBUG1,
+			(errmsg_internal("audit of the ledger: " INT64_FORMAT " entries in %ld ms%s",
+							 pass.nentries,
+							 TimestampDifferenceMilliseconds(begin, GetCurrentTimestamp()),
+							 pass.doubt.any ? ", in doubt" : "")));
+	return pass.doubt;
+}
