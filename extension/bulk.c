@@ -28,6 +28,7 @@
 
 #include "bulk.h"
 #include "collect_internal.h"
+#include "counters.h"
 #include "post.h"
 #include "rules.h"
 
@@ -599,17 +600,20 @@ static void
 post_piece(Bulk *bulk)
 {
 	bool		read_only = XactReadOnly;
+	Activity	around;
 
 	if (bulk->sort)
 	{
 		/* as in collect_flush() */
 		XactReadOnly = false;
+		around = counters_enter(ACTIVITY_POST);
 		collection.flushing = GetCurrentSubTransactionId();
 		tuplesort_performsort(bulk->sort);
 		make_accounts(bulk);
 		post_parts(bulk);
 		tuplesort_end(bulk->sort);
 		collection.flushing = InvalidSubTransactionId;
+		counters_leave(around);
 		XactReadOnly = read_only;
 		/* none of them is remembered */
 		collection_forgotten(bulk->source->source_id);
@@ -625,6 +629,7 @@ bulk_end(Bulk *bulk)
 	if (bulk->nrun > 0)
 		end_run(bulk);
 	post_piece(bulk);
+	counters_add(CT_BULK_STATEMENTS, 1);
 	MemoryContextDelete(bulk->context);
 	pfree(bulk);
 }

@@ -43,6 +43,12 @@ static const ClockJob jobs[] = {
 
 static ClockRun *current = NULL;
 
+const char *
+clock_job_name(int i)
+{
+	return i < (int) lengthof(jobs) ? jobs[i].name : NULL;
+}
+
 static uint32
 lock_key(const ClockJob *job)
 {
@@ -103,6 +109,25 @@ begin_run(const ClockJob *job, TimestampTz upto)
 	return true;
 }
 
+/*
+ * Of all runs of the job so far: those that ended, those that broke off, which
+ * shows when the next begins, and what they did.  Before the row is brought along.
+ */
+static void
+count_run(const ClockRun *run, bool finished)
+{
+	SqlParams	params = {0};
+
+	sql_text(&params, run->job->name);
+	sql_param(&params, BOOLOID, BoolGetDatum(run->progress_at == 0), false);
+	sql_param(&params, BOOLOID, BoolGetDatum(finished), false);
+	sql_param(&params, INT8OID, Int64GetDatum(run->done), false);
+	sql_run("UPDATE rebate_data.job SET finished_runs = finished_runs + $3::integer,"
+			"       stopped_runs = stopped_runs + ($2 AND finished_at IS NULL)::integer,"
+			"       total_done = total_done + $4 - CASE WHEN $2 THEN 0 ELSE done END"
+			" WHERE job = $1", &params, SPI_OK_UPDATE);
+}
+
 /* Tell how far the run is. */
 static void
 write_progress(Store *store, const ClockRun *run, bool finished)
@@ -119,6 +144,8 @@ write_progress(Store *store, const ClockRun *run, bool finished)
 	sql_param(&params, INT8OID, Int64GetDatum((int64) lock_key(run->job)), false);
 	sql_param(&params, BOOLOID, BoolGetDatum(run->progress_at == 0), false);
 	store_spi_begin(store, &scope);
+	if (store->version >= 2)
+		count_run(run, finished);
 	sql_run("INSERT INTO rebate_data.job AS j (job, upto, started_at, progress_at, finished_at, batches,"
 			"                                  done, pid, lock_key, started_by)"
 			" VALUES ($1, $2, clock_timestamp(), clock_timestamp(),"

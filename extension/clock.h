@@ -40,6 +40,9 @@ extern bool clock_audit_step(Store *store, ClockRun *run);
 extern bool clock_prune_step(Store *store, ClockRun *run);
 extern bool clock_fold_step(Store *store, ClockRun *run);
 
+/* The names of all jobs, from 0 on; NULL behind the last */
+extern const char *clock_job_name(int i);
+
 /* An abort ends a run */
 extern void clock_at_abort(void);
 

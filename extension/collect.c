@@ -19,6 +19,7 @@
 #include "utils/snapmgr.h"
 
 #include "collect_internal.h"
+#include "counters.h"
 #include "defer.h"
 #include "guard.h"
 #include "links.h"
@@ -510,6 +511,7 @@ record_failures(Store *store, PostOrder *orders, int n)
 			values[2] = CStringGetTextDatum(unpack_sql_state(d->sqlerrcode));
 			values[3] = CStringGetTextDatum(d->error);
 			nulls[4] = d->error_detail ? ' ' : 'n';
+			counters_add(CT_FAILED, 1);
 			values[4] = d->error_detail ? CStringGetTextDatum(d->error_detail) : (Datum) 0;
 			if (SPI_execute_with_args("INSERT INTO rebate_data.failure AS f VALUES"
 									  " ($1, $2, $3, $4, $5, now(), now(), 1)"
@@ -555,7 +557,9 @@ post_collected(Store *store)
 	if (!collection.linked && post_assumed(store))
 		return 1;
 
+	(void) counters_enter(ACTIVITY_DECIDE);
 	decide_touched(store);
+	(void) counters_enter(ACTIVITY_POST);
 	orders = palloc(sizeof(PostOrder) * (collection.n - collection.first_unposted));
 	for (int i = collection.first_unposted; i < collection.n; i++)
 	{
@@ -582,10 +586,12 @@ collect_flush(void)
 	Store	   *store;
 	bool		read_only;
 	MemoryContext old;
+	Activity	around;
 	int			n;
 
 	if (collection.flushing != InvalidSubTransactionId || collect_is_empty())
 		return 0;
+	around = counters_enter(ACTIVITY_POST);
 	store = store_get(false);
 	collection.flushing = GetCurrentSubTransactionId();
 
@@ -603,6 +609,7 @@ collect_flush(void)
 	collection_posted();
 	XactReadOnly = read_only;
 	collection.flushing = InvalidSubTransactionId;
+	counters_leave(around);
 	return n;
 }
 

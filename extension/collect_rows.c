@@ -19,6 +19,7 @@
 
 #include "bulk.h"
 #include "collect_internal.h"
+#include "counters.h"
 #include "defer.h"
 #include "guard.h"
 #include "partition.h"
@@ -502,6 +503,19 @@ collect_guarded(CollectBatch *batch, Stretch *s)
 	MemoryContextDelete(context);
 }
 
+/* What the batch was, for the statistics */
+static void
+count_batch(const CollectBatch *batch)
+{
+	static const Counter of_event[] = {
+		[COLLECT_INSERT] = CT_INSERTED,
+		[COLLECT_UPDATE] = CT_UPDATED,
+		[COLLECT_DELETE] = CT_DELETED
+	};
+
+	counters_add(of_event[batch->event], batch->ncollected);
+}
+
 /* Decide the rows of a batch, collect them, warn once of those that failed. */
 void
 collect_rows(CollectBatch *batch)
@@ -513,6 +527,8 @@ collect_rows(CollectBatch *batch)
 	if (defer_active())
 	{
 		defer_rows(batch);
+		counters_add(CT_DEFERRED, batch->ncollected);
+		count_batch(batch);
 		return;
 	}
 	/* what is recorded of a deferred order must be read */
@@ -564,6 +580,7 @@ collect_rows(CollectBatch *batch)
 		bulk_end(batch->bulk);
 	if (sort)
 		row_sort_end(sort);
+	count_batch(batch);
 	warn_failures(batch);
 }
 

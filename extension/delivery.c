@@ -66,6 +66,14 @@ delivery_mode(const char **reason)
 	return mode;
 }
 
+const char *
+delivery_mode_name(DeliveryMode mode)
+{
+	static const char *const names[] = {"worker", "commit", "off"};
+
+	return names[mode];
+}
+
 /*
  * Entries of an account up to "last" are posted; "account" is its row as it was
  * before.

@@ -26,6 +26,8 @@ extern int	rebate_delivery;
 /* The mode in force, and why it is not the one that is set (NULL: it is) */
 extern DeliveryMode delivery_mode(const char **reason);
 
+extern const char *delivery_mode_name(DeliveryMode mode);
+
 /* The writer has posted entries of an account */
 extern void delivery_posted(int64 account_id, HeapTuple account, TupleDesc desc, int64 last);
 

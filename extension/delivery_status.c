@@ -16,8 +16,6 @@
 
 PG_FUNCTION_INFO_V1(rebate_delivery_status);
 
-static const char *const mode_names[] = {"worker", "commit", "off"};
-
 /* rebate.get_delivery_status() */
 Datum
 rebate_delivery_status(PG_FUNCTION_ARGS)
@@ -34,8 +32,8 @@ rebate_delivery_status(PG_FUNCTION_ARGS)
 
 	memset(nulls, true, sizeof(nulls));
 #define SET(i, v) (values[i] = (v), nulls[i] = false)
-	SET(0, CStringGetTextDatum(mode_names[rebate_delivery]));
-	SET(1, CStringGetTextDatum(mode_names[mode]));
+	SET(0, CStringGetTextDatum(delivery_mode_name(rebate_delivery)));
+	SET(1, CStringGetTextDatum(delivery_mode_name(mode)));
 	if (reason)
 		SET(2, CStringGetTextDatum(reason));
 	if (db)

@@ -180,10 +180,7 @@ links_write(Store *store, int32 source_id, const char *key, char kind, const Lin
 
 		/* we hold the order's lock: nobody else has changed it */
 		if (table_replace(&table, &tid, tuple) != TM_Ok)
-			ereport(ERROR,
-					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-					 errmsg("could not serialize access due to concurrent update of a rebate"),
-					 errhint("Try the transaction again.")));
+			table_conflict();
 	}
 	table_end(&table);
 	CommandCounterIncrement();

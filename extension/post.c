@@ -22,6 +22,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "counters.h"
 #include "post_internal.h"
 #include "rules.h"
 
@@ -205,10 +206,7 @@ plan_order(Posting *p, PostOrder *order)
 			what.rule_id = row->rule_id;
 			account = post_account_by_id(p, row->account_id);
 			if (account == NULL)
-				ereport(ERROR,
-						(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-						 errmsg("could not serialize access due to concurrent update of a rebate"),
-						 errhint("Try the transaction again.")));
+				table_conflict();
 			move_accrual(account, &what, row->earned, from < 0 ? to : from, target, to, expense);
 		}
 		post_update_accrual(p, order, oldtuple, wish, target,
@@ -320,6 +318,7 @@ post_orders(Store *store, PostOrder *orders, int n)
 
 	write_posting(&p);
 	end_posting(&p);
+	counters_add(CT_POSTED, n);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 }
@@ -335,6 +334,7 @@ post_sorted_orders(Store *store, PostOrder *orders, int n, OrderKeys *keys)
 	begin_posting(&p, store, orders, n, keys);
 	write_posting(&p);
 	end_posting(&p);
+	counters_add(CT_POSTED, n);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 }
@@ -369,6 +369,7 @@ post_new_order(Store *store, PostOrder *order)
 	{
 		post_finish_accruals(&p);
 		post_write_waiting(&p);
+		counters_add(CT_POSTED, 1);
 	}
 
 	end_posting(&p);
@@ -396,10 +397,7 @@ rekey_rows(StoreTableDesc *table, const OrderFacts *facts, const char *newkey)
 		if (result == TM_Updated)
 			return false;
 		if (result != TM_Ok)
-			ereport(ERROR,
-					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-					 errmsg("could not serialize access due to concurrent update of a rebate"),
-					 errhint("Try the transaction again.")));
+			table_conflict();
 	}
 	return true;
 }

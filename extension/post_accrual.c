@@ -13,6 +13,7 @@
 #include "utils/timestamp.h"
 
 #include "arith.h"
+#include "counters.h"
 #include "post_internal.h"
 
 static AccrualWrite *
@@ -289,11 +290,23 @@ insert_sorted_accruals(Posting *p)
 	}
 }
 
+/* Rebates that are new, for the statistics: the others' rows have no account */
+static void
+count_rebates(const Posting *p)
+{
+	int			n = 0;
+
+	for (int i = 0; i < p->nwrites; i++)
+		n += p->writes[i].oldtuple == NULL && p->writes[i].account_id != 0;
+	counters_add(CT_REBATES, n);
+}
+
 void
 post_write_accruals(Posting *p)
 {
 	int			nnew = 0;
 
+	count_rebates(p);
 	if (p->keys)
 	{
 		insert_sorted_accruals(p);
@@ -312,10 +325,7 @@ post_write_accruals(Posting *p)
 				table_insert(&p->accrual_table, w->newtuple);
 		}
 		else if (table_replace(&p->accrual_table, &w->oldtuple->t_self, w->newtuple) != TM_Ok)
-			ereport(ERROR,
-					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-					 errmsg("could not serialize access due to concurrent update of a rebate"),
-					 errhint("Try the transaction again.")));
+			table_conflict();
 	}
 	if (nnew >= MANY)
 		insert_accruals(p, nnew);
@@ -347,6 +357,7 @@ post_withdraw_accruals(Posting *p)
 void
 post_finish_accruals(Posting *p)
 {
+	count_rebates(p);
 	for (int i = 0; i < p->nwrites; i++)
 		table_insert_rest(&p->accrual_table, p->writes[i].newtuple,
 						  p->store->indexes[SI_ACCRUAL_ORDER]);

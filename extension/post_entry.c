@@ -11,6 +11,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "counters.h"
 #include "delivery.h"
 #include "post_internal.h"
 
@@ -128,6 +129,8 @@ post_replace_account(Posting *p, PostAccount *account, HeapTuple newtuple)
 
 	if (result == TM_Ok)
 	{
+		counters_add(CT_ENTRIES, ((Form_account) GETSTRUCT(newtuple))->last_entry -
+					 ((Form_account) GETSTRUCT(account->tuple))->last_entry);
 		delivery_posted(account->account_id, account->tuple,
 						RelationGetDescr(p->account_table.rel),
 						((Form_account) GETSTRUCT(newtuple))->last_entry);
@@ -137,6 +140,7 @@ post_replace_account(Posting *p, PostAccount *account, HeapTuple newtuple)
 		elog(ERROR, "unexpected result %d of an account's update", (int) result);
 
 	/* somebody was faster and has committed: it begins again from there */
+	counters_add(CT_RETRIES, 1);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	account->tuple = post_find_account(p, account, snapshot);
 	UnregisterSnapshot(snapshot);

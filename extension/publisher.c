@@ -284,6 +284,7 @@ remember_error(void)
 	error = CopyErrorData();
 	strlcpy(db->last_error, error->message ? error->message : "", sizeof(db->last_error));
 	db->last_error_at = GetCurrentTimestamp();
+	pg_atomic_fetch_add_u64(&db->errors, 1);
 	FreeErrorData(error);
 	AbortCurrentTransaction();
 	FlushErrorState();

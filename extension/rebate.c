@@ -13,6 +13,7 @@
 #include "clock.h"
 #include "clock_batch.h"
 #include "collect.h"
+#include "counters.h"
 #include "delivery.h"
 #include "expr.h"
 #include "feed.h"
@@ -71,6 +72,7 @@ xact_callback(XactEvent event, void *arg)
 			/* FALLTHROUGH */
 		case XACT_EVENT_PREPARE:
 			delivery_at_xact_end();
+			counters_at_xact_end(true);
 			collect_at_xact_end();
 			trigger_at_xact_end();
 			truncating_at_xact_end();
@@ -83,6 +85,7 @@ xact_callback(XactEvent event, void *arg)
 			break;
 		case XACT_EVENT_ABORT:
 			delivery_at_xact_end();
+			counters_at_xact_end(false);
 			collect_at_xact_end();
 			trigger_at_xact_end();
 			truncating_at_xact_end();
@@ -110,6 +113,7 @@ subxact_callback(SubXactEvent event, SubTransactionId my, SubTransactionId paren
 			truncating_at_subcommit(my, parent);
 			delivery_at_subcommit(my, parent);
 			identity_at_subcommit(my, parent);
+			counters_at_subcommit(my, parent);
 			break;
 		case SUBXACT_EVENT_ABORT_SUB:
 			collect_at_subabort(my);
@@ -119,6 +123,7 @@ subxact_callback(SubXactEvent event, SubTransactionId my, SubTransactionId paren
 			identity_at_subabort(my);
 			if (!guard_rolling_back())
 			{
+				counters_at_subabort(my);
 				rules_at_abort();
 				store_at_abort();
 			}
@@ -170,6 +175,11 @@ _PG_init(void)
 							"A statement that inserts more posts them at its end, account by account.",
 							&rebate_collect_limit, 16384, 1, 1048576, PGC_SUSET, 0,
 							NULL, NULL, NULL);
+	DefineCustomBoolVariable("rebate.track_timing",
+							 "Whether the time that orders take is measured.",
+							 "It costs four looks at the clock a transaction; see rebate.stat_engine.",
+							 &rebate_track_timing, false, PGC_SUSET, 0,
+							 NULL, NULL, NULL);
 	DefineCustomEnumVariable("rebate.delivery",
 							 "Who notifies clients of what was posted.",
 							 "worker: a background worker, if rebate is preloaded, else as commit. commit: the transaction itself. off: nobody.",

@@ -94,6 +94,10 @@ shmem_startup(void)
 			pg_atomic_init_u64(&db->published, 0);
 			pg_atomic_init_u64(&db->notifications, 0);
 			pg_atomic_init_u64(&db->lag_us, 0);
+			pg_atomic_init_u64(&db->errors, 0);
+			for (int j = 0; j < COUNTER_SHARDS; j++)
+				for (int k = 0; k < NUM_COUNTERS; k++)
+					pg_atomic_init_u64(&db->counters[j].counts[k], 0);
 		}
 		for (Size i = 0; i < (Size) rebate_ring_size * rebate_max_databases; i++)
 			pg_atomic_init_u64(&places[i].number, 0);
@@ -151,6 +155,37 @@ ring_find(Oid dbid)
 	return db;
 }
 
+static void
+clear(pg_atomic_uint64 *counter)
+{
+	pg_atomic_fetch_sub_u64(counter, pg_atomic_read_u64(counter));
+}
+
+/* The lock is held exclusively, so that nothing is taken away twice. */
+static void
+reset_locked(RingDatabase *db)
+{
+	for (int i = 0; i < COUNTER_SHARDS; i++)
+		for (int j = 0; j < NUM_COUNTERS; j++)
+			clear(&db->counters[i].counts[j]);
+	clear(&db->overflows);
+	clear(&db->sweeps);
+	clear(&db->hints);
+	clear(&db->published);
+	clear(&db->notifications);
+	clear(&db->errors);
+	db->last_error[0] = '\0';
+	db->counting_since = GetCurrentTimestamp();
+}
+
+void
+ring_reset_counters(RingDatabase *db)
+{
+	ring_lock(true);
+	reset_locked(db);
+	ring_unlock();
+}
+
 RingDatabase *
 ring_database(void)
 {
@@ -169,7 +204,7 @@ ring_database(void)
 			mine->keep_away = mine->no_slot = false;
 			mine->asked_at = 0;
 			mine->seen.valid = false;
-			mine->last_error[0] = '\0';
+			reset_locked(mine);
 			/* places keep the numbers of who had them before, so go on from there */
 			pg_atomic_write_u64(&mine->tail, pg_atomic_read_u64(&mine->head));
 		}
@@ -274,4 +309,20 @@ uint64
 ring_used(RingDatabase *db)
 {
 	return pg_atomic_read_u64(&db->head) - pg_atomic_read_u64(&db->tail);
+}
+
+TimestampTz
+ring_oldest(RingDatabase *db)
+{
+	uint64		tail = pg_atomic_read_u64(&db->tail);
+	RingPlace  *place = place_of(db, tail);
+	TimestampTz committed_at;
+
+	if (pg_atomic_read_u64(&place->number) != tail + 1)
+		return 0;
+	pg_read_barrier();
+	committed_at = place->committed_at;
+	pg_read_barrier();
+	/* read meanwhile: what the place holds may be of a later one */
+	return pg_atomic_read_u64(&db->tail) == tail ? committed_at : 0;
 }

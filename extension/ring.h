@@ -10,6 +10,7 @@
 #define REBATE_RING_H
 
 #include "rebate.h"
+#include "counters.h"
 #include "port/atomics.h"
 #include "storage/latch.h"
 #include "utils/uuid.h"
@@ -66,6 +67,11 @@ typedef struct RingDatabase
 	pg_atomic_uint64 lag_us;	/* of the last notification: commit to notification */
 	TimestampTz last_error_at;
 	char		last_error[256];
+	pg_atomic_uint64 errors;
+
+	/* what the sessions do, see counters.c */
+	TimestampTz counting_since; /* under the lock */
+	CounterShard counters[COUNTER_SHARDS];
 } RingDatabase;
 
 extern int	rebate_ring_size;
@@ -94,8 +100,12 @@ extern void ring_wake(RingDatabase *db);
 /* For the worker: the next hint; false if there is none that is complete */
 extern bool ring_pop(RingDatabase *db, Hint *hint, TimestampTz *committed_at);
 
-/* Hints that wait */
+/* Hints that wait, and the commit that left the first of them (0: none waits) */
 extern uint64 ring_used(RingDatabase *db);
+extern TimestampTz ring_oldest(RingDatabase *db);
+
+/* All statistics at zero, what is added meanwhile is not lost */
+extern void ring_reset_counters(RingDatabase *db);
 
 /* The lock over the fields that say so */
 extern void ring_lock(bool exclusive);

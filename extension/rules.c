@@ -25,6 +25,7 @@
 #include "utils/snapmgr.h"
 
 #include "api.h"
+#include "counters.h"
 #include "rules.h"
 
 /* Above this many remembered keys start again: a bound, not a tuning */
@@ -175,6 +176,7 @@ rebuild(Store *store, int32 generation, bool expressions)
 {
 	HASHCTL		ctl;
 
+	counters_add(CT_RULE_BUILDS, 1);
 	cache_valid = false;
 	if (cache_context)
 		MemoryContextReset(cache_context);

@@ -19,6 +19,7 @@
 #include "miscadmin.h"
 #include "utils/snapmgr.h"
 
+#include "counters.h"
 #include "ledger.h"
 #include "store_table.h"
 
@@ -300,6 +301,16 @@ table_withdraw(StoreTableDesc *table, HeapTuple tuple)
 	simple_heap_delete(table->rel, &tuple->t_self);
 }
 
+void
+table_conflict(void)
+{
+	counters_add(CT_CONFLICTS, 1);
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("could not serialize access due to concurrent update of a rebate"),
+			 errhint("Try the transaction again.")));
+}
+
 static TM_Result
 replace(StoreTableDesc *table, ItemPointer tid, HeapTuple tuple, bool wait)
 {
@@ -320,10 +331,7 @@ replace(StoreTableDesc *table, ItemPointer tid, HeapTuple tuple, bool wait)
 		insert_index_entries(table, tuple, update_indexes == UPDATE_SUMMARIZING_INDEXES ?
 							 SUMMARIZING_INDEXES : ALL_INDEXES);
 	if (result == TM_Updated && IsolationUsesXactSnapshot())
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("could not serialize access due to concurrent update of a rebate"),
-				 errhint("Try the transaction again.")));
+		table_conflict();
 	return result;
 }
 

@@ -19,6 +19,7 @@
 #include "utils/tuplestore.h"
 
 #include "collect.h"
+#include "counters.h"
 #include "partition.h"
 #include "rules.h"
 #include "trigger.h"
@@ -450,6 +451,7 @@ rebate_collect(PG_FUNCTION_ARGS)
 	Tuplestorestate *table;
 	bool		matters = true;
 	bool		keys = false;
+	Activity	around;
 
 	if (rebate_mode == MODE_OFF && CALLED_AS_TRIGGER(fcinfo))
 		return PointerGetDatum(NULL);
@@ -489,6 +491,8 @@ rebate_collect(PG_FUNCTION_ARGS)
 		return PointerGetDatum(NULL);
 	batch.many = !part->source->linked && tuplestore_tuple_count(table) > rebate_collect_limit;
 
+	around = counters_enter(ACTIVITY_COLLECT);
+	counters_add(CT_STATEMENTS, 1);
 	collect_firing();
 	truncating_end(part->source->source_id);
 	transition_begin(&rows, table, part, trigger->tg_relation);
@@ -513,6 +517,7 @@ rebate_collect(PG_FUNCTION_ARGS)
 		collect_rows(&batch);
 	}
 	transition_end(&rows);
+	counters_leave(around);
 	trigger_after_statement();
 	return PointerGetDatum(NULL);
 }
@@ -552,6 +557,8 @@ rebate_collect_truncate(PG_FUNCTION_ARGS)
 	/* each partition that is truncated with this table fires for itself */
 	if (rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE || trigger_source_with_key(part) == NULL)
 		return PointerGetDatum(NULL);
+
+	counters_add(CT_STATEMENTS, 1);
 
 	/* the rows are still there: take them as deleted one by one */
 	CommandCounterIncrement();

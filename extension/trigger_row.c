@@ -16,6 +16,7 @@
 #include "utils/rel.h"
 
 #include "collect.h"
+#include "counters.h"
 #include "partition.h"
 #include "rules.h"
 #include "trigger.h"
@@ -140,6 +141,7 @@ rebate_collect_row(PG_FUNCTION_ARGS)
 						trigger->tg_trigger->tgname),
 				 errhint("rebate.attach() creates the triggers.")));
 
+	counters_add(CT_STATEMENTS, 1);
 	collect_firing();
 	truncating_end(source->source_id);
 	batch.source = source;

@@ -32,6 +32,15 @@ COMMENT ON TABLE rebate_data.login IS 'roles that see the rows of a member: by n
 -- privacy
 
 -- statistics
+ALTER TABLE rebate_data.job
+	ADD COLUMN finished_runs bigint NOT NULL DEFAULT 0,
+	ADD COLUMN stopped_runs bigint NOT NULL DEFAULT 0,
+	ADD COLUMN total_done bigint NOT NULL DEFAULT 0;
+COMMENT ON COLUMN rebate_data.job.finished_runs IS 'runs of the job that came to their end';
+COMMENT ON COLUMN rebate_data.job.stopped_runs IS 'runs that broke off, but for the last';
+COMMENT ON COLUMN rebate_data.job.total_done IS 'rows that all runs did';
+CREATE INDEX failure_first ON rebate_data.failure (source_id, first_failed_at);
+CREATE INDEX deferred_first ON rebate_data.deferred (source_id, first_seen);
 
 -- archive
 

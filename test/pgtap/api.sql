@@ -21,8 +21,8 @@ REVOKE CREATE ON DATABASE rebate_test FROM rebate_test_mallory;
 CREATE EXTENSION rebate;
 SELECT hasnt_schema('rebate_data', 'CREATE EXTENSION makes no store');
 SELECT is_empty($$ SELECT c.oid::regclass FROM pg_class c WHERE relnamespace = 'rebate'::regnamespace
-    AND relkind <> 'i' AND relname NOT IN ('channel_key', 'cluster', 'delivery_status') AND relname NOT LIKE 'my\_%' $$,
-    'nor a table or view, but those of delivery and of members');
+    AND relkind <> 'i' AND relname NOT IN ('channel_key', 'cluster', 'delivery_status') AND relname NOT !~ '^(my|stat)_' $$,
+    'nor a table or view, but those of delivery of members and of statistics');
 CREATE TABLE orders (id int PRIMARY KEY, customer text, total numeric(12,2));
 SELECT lives_ok($$ SELECT rebate.attach('orders', member => 'customer', amount => 'total', currency => 'EUR') $$,
     'attach makes it');
@@ -85,6 +85,19 @@ SELECT bag_eq($$
         'NULL::integer', 'TABLE(currency text, seq bigint, source text, order_key text, rule text, phase text, bucket '
         'text, earned numeric, order_time timestamp with time zone, confirmed_at timestamp with time zone, due timestamp '
         'with time zone, posted_at timestamp with time zone)'),
+    ('get_stat_backlog', 'OUT kind text, OUT source text, OUT waiting bigint, OUT oldest timestamp with time zone', 'SETOF record'),
+    ('get_stat_delivery', 'OUT mode text, OUT worker boolean, OUT ring_used bigint, OUT ring_size integer, OUT hints bigint, '
+        'OUT looks bigint, OUT overflows bigint, OUT published bigint, OUT notifications bigint, OUT errors bigint, '
+        'OUT last_error_at timestamp with time zone, OUT lag double precision, OUT unpublished_since timestamp with time zone, '
+        'OUT queue_usage double precision, OUT stats_reset timestamp with time zone', 'record'),
+    ('get_stat_engine', 'OUT scope text, OUT transactions bigint, OUT rolled_back bigint, OUT statements bigint, '
+        'OUT bulk_statements bigint, OUT inserted bigint, OUT updated bigint, OUT deleted bigint, OUT deferred bigint, '
+        'OUT posted bigint, OUT failed bigint, OUT rebates bigint, OUT entries bigint, OUT retries bigint, OUT conflicts bigint, '
+        'OUT rule_builds bigint, OUT collect_time double precision, OUT decide_time double precision, '
+        'OUT post_time double precision, OUT stats_reset timestamp with time zone', 'record'),
+    ('get_stat_jobs', 'OUT job text, OUT state text, OUT started_at timestamp with time zone, OUT progress_at timestamp '
+        'with time zone, OUT finished_at timestamp with time zone, OUT batches bigint, OUT done bigint, OUT finished_runs bigint, '
+        'OUT stopped_runs bigint, OUT total_done bigint', 'SETOF record'),
     ('grant_right', 'right_name text, role name', 'boolean'),
     ('map_login', 'login name, member text', 'void'),
     ('my_events', 'after text DEFAULT NULL::text, "limit" integer DEFAULT 100',
@@ -117,6 +130,7 @@ SELECT bag_eq($$
         'NULL::text, valid_from timestamp with time zone DEFAULT NULL::timestamp with time zone, valid_to timestamp '
         'with time zone DEFAULT NULL::timestamp with time zone, source regclass DEFAULT NULL::regclass, campaign text '
         'DEFAULT ''default''::text, max_percent numeric DEFAULT 100', 'integer'),
+    ('stat_reset', '', 'void'),
     ('statement', 'member text, "from" date DEFAULT NULL::date, "to" date DEFAULT NULL::date, currency text DEFAULT NULL::text',
         'TABLE(currency text, line text, book_date date, seq bigint, posted_at timestamp with time zone, source text, '
         'order_key text, rule text, accrual_id bigint, amount numeric, tracked numeric, pending numeric, maturing '
@@ -142,7 +156,16 @@ SELECT bag_eq($$
 -- Views
 SELECT views_are('rebate', ARRAY['accruals', 'balances', 'decisions', 'delivery_status', 'entries', 'failed_orders', 'failures',
     'findings', 'freezes', 'granted_rights', 'house_balances', 'jobs', 'ledger_accounts', 'my_balance', 'my_channel', 'my_entries',
-    'my_rebates', 'rule_versions', 'rules', 'sources', 'trial_balance']);
+    'my_rebates', 'rule_versions', 'rules', 'sources', 'stat_backlog',
+    'stat_delivery', 'stat_engine', 'stat_jobs', 'trial_balance']);
+SELECT columns_are('rebate', 'stat_engine', ARRAY['scope', 'transactions', 'rolled_back', 'statements', 'bulk_statements', 'inserted',
+    'updated', 'deleted', 'deferred', 'posted', 'failed', 'rebates', 'entries', 'retries', 'conflicts', 'rule_builds', 'collect_time',
+    'decide_time', 'post_time', 'stats_reset']);
+SELECT columns_are('rebate', 'stat_delivery', ARRAY['mode', 'worker', 'ring_used', 'ring_size', 'hints', 'looks', 'overflows',
+    'published', 'notifications', 'errors', 'last_error_at', 'lag', 'unpublished_since', 'queue_usage', 'stats_reset']);
+SELECT columns_are('rebate', 'stat_jobs', ARRAY['job', 'state', 'started_at', 'progress_at', 'finished_at', 'batches', 'done',
+    'finished_runs', 'stopped_runs', 'total_done']);
+SELECT columns_are('rebate', 'stat_backlog', ARRAY['kind', 'source', 'waiting', 'oldest', 'age']);
 SELECT columns_are('rebate', 'house_balances', ARRAY['code', 'kind', 'currency', 'balance']);
 SELECT columns_are('rebate', 'trial_balance', ARRAY['code', 'kind', 'campaign', 'currency', 'debit', 'credit', 'balance']);
 SELECT columns_are('rebate', 'findings', ARRAY['found_at', 'part', 'violation', 'subject', 'detail']);
@@ -188,9 +211,9 @@ SELECT triggers_are('public', 'orders', ARRAY['rebate_insert', 'rebate_update', 
 SELECT is_empty($$ SELECT pg_describe_object(classid, objid, 0) FROM pg_depend
     WHERE refclassid = 'pg_extension'::regclass AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'rebate')
         AND deptype = 'e' AND classid NOT IN ('pg_proc'::regclass, 'pg_event_trigger'::regclass)
-        AND NOT (classid = 'pg_class'::regclass AND objid::regclass::text ~ '^rebate\.(channel_key|cluster|delivery_status|my_\w+)$')
+        AND NOT (classid = 'pg_class'::regclass AND objid::regclass::text ~ '^rebate\.(channel_key|cluster|delivery_status|my_\w+|stat_\w+)$')
         -- from 17 on the row types of those count, too
-        AND NOT (classid = 'pg_type'::regclass AND objid::regtype::text ~ '^rebate\.(channel_key|cluster|delivery_status|my_\w+)(\[\])?$') $$,
+        AND NOT (classid = 'pg_type'::regclass AND objid::regtype::text ~ '^rebate\.(channel_key|cluster|delivery_status|my_\w+|stat_\w+)(\[\])?$') $$,
     'no money is a member of the extension');
 SELECT is_empty($$ SELECT c.oid::regclass, d.refobjid::regclass FROM pg_class c JOIN pg_rewrite w ON w.ev_class = c.oid
     JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_class'::regclass
@@ -224,8 +247,9 @@ SELECT bag_eq($$ SELECT p.proname::text FROM pg_proc p, aclexplode(COALESCE(p.pr
         'PUBLIC may execute nothing');
 SELECT is_empty($$ SELECT c.oid::regclass, a.* FROM pg_class c, aclexplode(c.relacl) a
     WHERE c.relnamespace IN ('rebate'::regnamespace, 'rebate_data'::regnamespace) AND a.grantee <> c.relowner
-        AND NOT ((c.relname = 'delivery_status' OR c.relname LIKE 'my\_%') AND a.grantee = 'rebate_owner'::regrole) $$,
-    'nobody but the owner has a right on tables and views');
+        AND NOT (c.relname ~ '^(delivery_status$|my_|stat_)' AND a.grantee = 'rebate_owner'::regrole)
+        AND NOT (c.relname ~ '^stat_' AND a.grantee = 'pg_monitor'::regrole AND a.privilege_type = 'SELECT') $$,
+    'nobody but the owner has a right on tables and views, but for monitoring');
 SELECT is_empty($$ SELECT n.nspname FROM pg_namespace n, aclexplode(COALESCE(n.nspacl, acldefault('n', n.nspowner))) a
     WHERE n.nspname = 'rebate_data' AND a.grantee <> n.nspowner OR n.nspname = 'rebate' AND a.grantee = 0 AND
         a.privilege_type <> 'USAGE' $$,
@@ -250,7 +274,8 @@ SELECT throws_ok('TRUNCATE orders', '42501', NULL, 'but gets no TRUNCATE by us')
 SELECT throws_ok('SELECT rebate.flush()', '42501', NULL, 'may not flush');
 SELECT throws_ok(format('SELECT * FROM rebate.%I', v), '42501', NULL, 'and reads no view: ' || v)
 FROM unnest(ARRAY['accruals', 'balances', 'decisions', 'delivery_status', 'entries', 'failed_orders', 'failures', 'findings', 'freezes', 'granted_rights',
-    'house_balances', 'jobs', 'ledger_accounts', 'my_balance', 'my_channel', 'my_entries', 'my_rebates', 'rule_versions', 'rules', 'sources', 'trial_balance',
+    'house_balances', 'jobs', 'ledger_accounts', 'my_balance', 'my_channel', 'my_entries', 'my_rebates', 'rule_versions', 'rules', 'sources', 'stat_backlog',
+    'stat_delivery', 'stat_engine', 'stat_jobs', 'trial_balance',
     'channel_key', 'cluster']) AS v;
 SELECT throws_ok(c, '42501', NULL, 'nor may: ' || c)
 FROM unnest(ARRAY[
@@ -258,7 +283,7 @@ FROM unnest(ARRAY[
         rebate.audit()$$,
     $$SELECT rebate.channel('alice')$$, $$SELECT rebate.rotate_channels()$$, $$SELECT * FROM rebate.events('alice')$$,
     $$SELECT rebate.events_cursor('alice')$$, $$SELECT * FROM rebate.feed()$$, $$SELECT rebate.feed_cursor()$$,
-    $$SELECT * FROM rebate.get_delivery_status()$$,
+    $$SELECT * FROM rebate.get_delivery_status()$$, $$SELECT rebate.stat_reset()$$,
     $$SELECT rebate.order_key('orders', 1)$$, $$SELECT rebate.attach('orders', 'customer', 'total', 'EUR', replace =>
         true)$$,
     $$SELECT rebate.detach('orders')$$, $$SELECT rebate.set_rule('mine', percent => 100)$$, $$SELECT
@@ -314,7 +339,7 @@ SELECT bag_eq($$ SELECT name, context, boot_val FROM pg_settings WHERE name LIKE
     $$ VALUES ('rebate.mode', 'superuser', 'on'), ('rebate.posting', 'superuser', 'commit'),
         ('rebate.delivery', 'sighup', 'worker'), ('rebate.ring_size', 'sighup', '16384'),
         ('rebate.max_databases', 'sighup', '8'), ('rebate.clock_batch_time', 'superuser', '4'),
-        ('rebate.collect_limit', 'superuser', '16384') $$,
+        ('rebate.collect_limit', 'superuser', '16384'), ('rebate.track_timing', 'superuser', 'off') $$,
         'settings are those of the reference');
 
 SELECT is_empty('SELECT * FROM rebate.audit()', 'the audit is clean');

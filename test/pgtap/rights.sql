@@ -46,7 +46,8 @@ SELECT is_empty($$ SELECT evtname FROM pg_event_trigger WHERE evtfoid IN (SELECT
 -- rights on functions: explicit, and of the extension's owner and the store's only
 SELECT is_empty($$ SELECT name FROM all_functions WHERE proacl IS NULL $$, 'every function has an explicit list of rights');
 SELECT is_empty($$ SELECT name, a.grantee::regrole FROM all_functions f, aclexplode(f.proacl) a
-    WHERE a.grantee NOT IN (f.proowner, 'rebate_test_owner'::regrole) $$, 'none is granted to others');
+    WHERE a.grantee NOT IN (f.proowner, 'rebate_test_owner'::regrole)
+    AND NOT (a.grantee = 'pg_monitor'::regrole AND f.proname LIKE 'get\_stat\_%') $$, 'none is granted to others, but for monitoring');
 SELECT is_empty($$ SELECT name FROM all_functions WHERE has_function_privilege('rebate_test_stranger', oid, 'EXECUTE') $$, 'a stranger may execute nothing');
 SELECT is_empty($$ SELECT name FROM all_functions WHERE NOT has_function_privilege('rebate_test_member', oid, 'EXECUTE') AND proname NOT LIKE 'store\_%' $$,
     'a member of the owner''s role may execute all but the texts of the DDL');
@@ -54,7 +55,9 @@ SELECT is_empty($$ SELECT name FROM all_functions f, aclexplode(f.proacl) a WHER
 
 -- rights on tables, views, sequences
 SELECT is_empty($$ SELECT name, a.grantee::regrole, a.privilege_type FROM all_relations r, aclexplode(r.relacl) a
-    WHERE a.grantee NOT IN (r.relowner, 'rebate_test_owner'::regrole) $$, 'no right on a table, view or sequence is granted to others');
+    WHERE a.grantee NOT IN (r.relowner, 'rebate_test_owner'::regrole)
+    AND NOT (a.grantee = 'pg_monitor'::regrole AND r.relname LIKE 'stat\_%' AND r.relkind = 'v' AND a.privilege_type = 'SELECT') $$,
+    'no right on a table, view or sequence is granted to others, but for monitoring');
 SELECT is_empty($$ SELECT name, attname FROM all_relations r JOIN pg_attribute a ON a.attrelid = r.oid WHERE attacl IS NOT NULL $$, 'nor on a column');
 SELECT is_empty($$ SELECT name, v FROM all_relations, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) AS v
     WHERE relkind <> 'S' AND has_table_privilege('rebate_test_stranger', oid, v) $$, 'a stranger has none');
@@ -91,6 +94,22 @@ SELECT throws_ok('SELECT * FROM rebate.balance(''alice'')', '42501', NULL, 'nor 
 SELECT throws_ok('SELECT member FROM rebate.balances FOR UPDATE', '42501', NULL, 'and locks nothing');
 RESET ROLE;
 REVOKE ALL ON rebate.balances FROM rebate_test_reader;
+
+-- monitoring sees counts and ages, and nothing else
+CREATE ROLE rebate_test_monitor LOGIN IN ROLE pg_monitor;
+SET ROLE rebate_test_monitor;
+SELECT lives_ok('SELECT * FROM rebate.' || v, 'a member of pg_monitor reads ' || v) FROM unnest(ARRAY['stat_engine', 'stat_delivery', 'stat_jobs', 'stat_backlog']) AS v;
+SELECT results_eq('SELECT count(*) FROM rebate.stat_jobs', 'VALUES (6::bigint)', 'of the store, too');
+SELECT bag_eq('SELECT kind, source, waiting FROM rebate.stat_backlog',
+    $$VALUES ('mature', NULL, 0::bigint), ('age', NULL, 0), ('failure', 'public.orders', 0), ('deferred', 'public.orders', 0)$$, 'what waits');
+SELECT throws_ok(c, '42501', NULL, 'he may not: ' || c) FROM unnest(ARRAY['SELECT rebate.stat_reset()', 'SELECT * FROM rebate.balances',
+    'SELECT * FROM rebate.delivery_status', 'SELECT * FROM rebate.failures', 'SELECT * FROM rebate.jobs', 'SELECT rebate.doctor()',
+    'SELECT * FROM rebate_data.job']) AS c;
+RESET ROLE;
+SET ROLE rebate_test_member;
+SELECT lives_ok('SELECT * FROM rebate.' || v, 'a member of the owner''s role reads ' || v) FROM unnest(ARRAY['stat_engine', 'stat_delivery', 'stat_jobs', 'stat_backlog']) AS v;
+SELECT lives_ok('SELECT rebate.stat_reset()', 'and resets');
+RESET ROLE;
 
 -- guards
 SELECT is_empty($$ SELECT name FROM all_relations r WHERE relnamespace = 'rebate_data'::regnamespace AND relkind = 'r'
