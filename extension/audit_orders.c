@@ -99,6 +99,7 @@ typedef struct SourceAudit
 	Relation	account;
 	Relation	account_index;
 	IndexScanDesc account_scan;
+	MemoryContext scan_memory;	/* in which the scan keeps what it needs on the way */
 	TupleTableSlot *account_slot;
 	MemoryContext account_memory;
 	accounts_hash *accounts;
@@ -125,6 +126,7 @@ accounts_begin(SourceAudit *a)
 	a->account = store_open(a->store, ST_ACCOUNT, AccessShareLock);
 	a->account_index = index_open(a->store->indexes[SI_ACCOUNT_MEMBER], AccessShareLock);
 	a->account_scan = index_beginscan_compat(a->account, a->account_index, a->snapshot, 2);
+	a->scan_memory = CurrentMemoryContext;
 	a->account_slot = table_slot_create(a->account, NULL);
 	a->account_memory = AllocSetContextCreate(CurrentMemoryContext, "rebate audit accounts",
 											  ALLOCSET_DEFAULT_SIZES);
@@ -148,13 +150,16 @@ read_account_id(SourceAudit *a, AccountName name)
 	ScanKeyData keys[2];
 	int64		result = 0;
 	bool		isnull;
+	MemoryContext old;
 
 	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_TEXTEQ, CStringGetTextDatum(name.member));
 	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_TEXTEQ, CStringGetTextDatum(name.currency));
+	old = MemoryContextSwitchTo(a->scan_memory);
 	index_rescan(a->account_scan, keys, 2, NULL, 0);
 	if (index_getnext_slot(a->account_scan, ForwardScanDirection, a->account_slot))
 		result = DatumGetInt64(slot_getattr(a->account_slot, AC_ACCOUNT_ID, &isnull));
 	ExecClearTuple(a->account_slot);
+	MemoryContextSwitchTo(old);
 	return result;
 }
 

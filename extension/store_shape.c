@@ -186,7 +186,7 @@ static const struct
 		"job text/C!, upto timestamptz!, started_at timestamptz!, progress_at timestamptz!, "
 		"finished_at timestamptz, batches int8!, done int8!, pid int4!, lock_key int8!, "
 		"started_by text!",
-		"finished_runs int8!=, stopped_runs int8!=, total_done int8!="
+		.added = "finished_runs int8!=, stopped_runs int8!=, total_done int8!="
 	},
 	[ST_FINDING] = {
 		"finding", false,
