@@ -27,6 +27,9 @@
 
 PG_FUNCTION_INFO_V1(rebate_doctor);
 
+/* A worker that leaves a hint so long does not work */
+#define HINT_PATIENCE_MS	60000
+
 void
 doctor_say(ReturnSetInfo *result, const char *check, const char *subject, const char *status,
 		   const char *detail, const char *remedy)
@@ -162,6 +165,22 @@ check_delivery(ReturnSetInfo *result)
 							Min(4 * rebate_ring_size, 1048576)));
 		fine = false;
 	}
+	if (db && mode == DELIVERY_WORKER)
+	{
+		TimestampTz oldest = ring_oldest(db);
+		pid_t		pid = db->worker_pid;
+
+		if (oldest != 0 && TimestampDifferenceExceeds(oldest, GetCurrentTimestamp(), HINT_PATIENCE_MS))
+		{
+			doctor_say(result, "delivery", "worker", "problem",
+					   psprintf("%s: the first of " UINT64_FORMAT " hints waits since %s",
+								pid != 0 ? "it does not work" : "it is not there", ring_used(db),
+								timestamptz_to_str(oldest)),
+					   pid != 0 ? psprintf("SELECT pg_terminate_backend(%d) -- another one comes", (int) pid) :
+					   "SELECT * FROM rebate.delivery_status -- the next order asks for it again; the server's log says why it ends");
+			fine = false;
+		}
+	}
 	if (db && db->last_error[0] != '\0')
 	{
 		doctor_say(result, "delivery", "worker", "notice",
@@ -204,7 +223,8 @@ Datum
 rebate_doctor(PG_FUNCTION_ARGS)
 {
 	bool		thorough = !PG_ARGISNULL(0) && PG_GETARG_BOOL(0);
-	Store	   *store = store_get(true);
+	ErrorData  *damage;
+	Store	   *store = doctor_find_store(&damage);
 	ReturnSetInfo *result;
 	Datum		relids;
 	int			level;
@@ -216,6 +236,11 @@ rebate_doctor(PG_FUNCTION_ARGS)
 	}
 	InitMaterializedSRF(fcinfo, 0);
 	result = (ReturnSetInfo *) fcinfo->resultinfo;
+	if (damage)
+	{
+		doctor_damage(result, damage);
+		return (Datum) 0;
+	}
 	if (store == NULL)
 	{
 		if (store_is_empty())

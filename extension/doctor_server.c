@@ -20,6 +20,12 @@
 	"  ('session_replication_role', 'origin', ARRAY['replica', 'local'], 'problem', 'triggers do not fire')," \
 	"  ('fsync', 'on', ARRAY['off'], 'problem', 'a crash of the machine can destroy the ledger')," \
 	"  ('full_page_writes', 'on', ARRAY['off'], 'problem', 'a crash of the machine can destroy the ledger')," \
+	"  ('zero_damaged_pages', 'off', ARRAY['on'], 'problem', 'a damaged page of the ledger becomes an empty one')," \
+	"  ('ignore_checksum_failure', 'off', ARRAY['on'], 'problem', 'damaged pages of the ledger are read')," \
+	"  ('autovacuum', 'on', ARRAY['off'], 'notice', 'accounts are updated in place, and orders get slower with each dead row')," \
+	"  ('track_counts', 'on', ARRAY['off'], 'notice', 'without it autovacuum does not know what to do')," \
+	"  ('default_transaction_isolation', '''read committed''', ARRAY['repeatable read', 'serializable'], 'notice'," \
+	"   'orders of a member that come at once end with 40001, and have to be repeated')," \
 	"  ('synchronous_commit', 'on', ARRAY['off'], 'notice'," \
 	"   'a crash can take the last orders with their rebates, although clients were told of the commit'))"
 
@@ -128,6 +134,42 @@ const DoctorQuery doctor_server_queries[] = {
 		"                  WHERE s.relnamespace = 'rebate_data'::regnamespace AND s.relkind = 'r')"
 		"   AND (a.xids > 1.2 * current_setting('autovacuum_freeze_max_age')::bigint"
 		"    OR a.multis > 1.2 * current_setting('autovacuum_multixact_freeze_max_age')::bigint)"
+	" ORDER BY 1"},
+	{"vacuum", false,
+		"SELECT c.oid::regclass::text, 'notice', 'autovacuum is off for it',"
+		"       format('ALTER TABLE %s RESET (autovacuum_enabled)', c.oid::regclass)"
+		"  FROM pg_class c CROSS JOIN LATERAL pg_options_to_table(c.reloptions) o"
+		" WHERE c.relnamespace = 'rebate_data'::regnamespace AND c.relkind = 'r'"
+		"   AND o.option_name = 'autovacuum_enabled' AND NOT o.option_value::boolean"
+	" ORDER BY 1"},
+	{"vacuum", false,
+		"SELECT c.oid::regclass::text, 'notice',"
+		"       format('%s dead rows beside %s live ones: autovacuum does not get to it, or a transaction or slot holds it back',"
+		"              u.dead, u.live),"
+		"       format('VACUUM (ANALYZE) %s', c.oid::regclass)"
+		"  FROM pg_class c"
+		" CROSS JOIN LATERAL (SELECT pg_stat_get_dead_tuples(c.oid) AS dead, pg_stat_get_live_tuples(c.oid) AS live) u"
+		" WHERE c.relnamespace = 'rebate_data'::regnamespace AND c.relkind = 'r'"
+		"   AND u.dead > 100000 AND u.dead > u.live"
+	" ORDER BY 1"},
+	{"replication slots", true,
+		"SELECT s.slot_name::text, 'notice',"
+		"       format('nobody reads it, and it keeps %s of WAL: the disk fills', pg_size_pretty(w.kept)),"
+		"       format('SELECT pg_drop_replication_slot(%L) -- if nobody comes back for it', s.slot_name)"
+		"  FROM pg_replication_slots s"
+		" CROSS JOIN LATERAL (SELECT CASE WHEN NOT pg_is_in_recovery()"
+		"                            THEN pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn) END AS kept) w"
+		" WHERE NOT s.active AND NOT s.temporary AND w.kept > pg_size_bytes(current_setting('max_wal_size'))"
+	" ORDER BY 1"},
+	/* names of channels are secrets, once there are any */
+	{"channel names", false,
+		"SELECT s.name, 'notice', format('it is %s: whoever reads %s sees names of members'' channels', s.setting, w.place),"
+		"       format('ALTER SYSTEM SET %s = %s -- then SELECT pg_reload_conf()', s.name, w.good)"
+		"  FROM (VALUES ('pg_stat_statements.track_utility', ARRAY['on'], 'off', 'pg_stat_statements'),"
+		"               ('log_statement', ARRAY['all'], 'ddl', 'the server''s log'),"
+		"               ('log_min_duration_statement', ARRAY['0'], '-1', 'the server''s log')) w(name, bad, good, place)"
+		"  JOIN pg_settings s ON s.name = w.name AND s.setting = ANY (w.bad)"
+		" WHERE EXISTS (SELECT FROM rebate_data.channel)"
 	" ORDER BY 1"},
 	{"delivery", true,
 		"SELECT 'notification queue', 'problem', format('%s %% of it is full: a session that listens stays behind',"

@@ -307,6 +307,19 @@ schedule_prune(TimestampTz upto, int limit)
 	return (int64) n;
 }
 
+/* Whether pg_cron has jobs to run and no process that would; not known to everybody */
+static bool
+launcher_is_gone(void)
+{
+	bool		isnull;
+
+	sql_run("SELECT pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AND NOT pg_is_in_recovery()"
+			"   AND EXISTS (SELECT FROM cron.job WHERE active)"
+			"   AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'pg_cron launcher')",
+			NULL, SPI_OK_SELECT);
+	return DatumGetBool(sql_get(0, 1, &isnull));
+}
+
 /*
  * For the doctor: jobs that are not registered, not active or whose last run
  * failed, as far as the current user may see them.
@@ -333,6 +346,12 @@ schedule_check(ScheduleReport report, void *arg)
 		return false;
 	}
 	level = sql_begin();
+	if (launcher_is_gone())
+	{
+		report(arg, "pg_cron", "problem", "its launcher does not run: nobody calls its jobs",
+			   "-- see the server's log for pg_cron, and restart the server");
+		fine = false;
+	}
 	n = sql_run(SCHEDULES, NULL, SPI_OK_SELECT);
 	for (uint64 row = 0; row < n; row++)
 	{

@@ -56,6 +56,7 @@ autovacuum = off
 jit = off
 full_page_writes = on
 wal_keep_size = 64MB
+max_wal_size = 32MB
 CONF
 $node->append_conf('postgresql.conf', 'max_notify_queue_pages = 64') if $node->pg_version >= 17;
 mkdir "$dir/small";
@@ -183,6 +184,17 @@ try('orders are set aside', db => 'aside', shows => qr/RB010\|.*currency.*\|1/,
     between => sub { $node->safe_psql('aside', q{SELECT rebate.add_currency('POINTS', 0)}) },
     after => sub { is(earned($node, 'aside', 20), '10', 'it is decided') });
 
+shop('changed');
+$node->safe_psql('changed', q{CREATE TRIGGER copy BEFORE UPDATE ON rebate_data.account FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger();
+    ALTER TABLE rebate_data.failure ENABLE ROW LEVEL SECURITY; CREATE RULE twice AS ON INSERT TO rebate_data.job DO ALSO NOTHING});
+like(says($node, 'changed', "\\set VERBOSITY verbose\nINSERT INTO orders VALUES (20, 'm1', 100);"), qr/RB011/, 'orders fail');
+try('the store was changed (RB011), or the doctor says so', db => 'changed',
+    shows => qr/rebate_data\.account\|trigger copy is on it.*rebate_data\.failure\|it has row level security.*rebate_data\.job\|rule twice is on it/s,
+    after => sub {
+        $node->safe_psql('changed', q{INSERT INTO orders VALUES (20, 'm1', 100)});
+        is(earned($node, 'changed', 20), '10.00', 'orders go on');
+    });
+
 shop('off');
 $node->safe_psql('off', 'ALTER SYSTEM SET rebate.mode = off');
 $node->reload;
@@ -215,6 +227,11 @@ my $dead = q{SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 'account
 $node->poll_query_until('slow', "SELECT ($dead) >= 200") or die 'no dead rows';
 try('orders are slow', db => 'slow', shows => qr/^account\|\d+\|\d{3}/m,
     after => sub { ok($node->poll_query_until('slow', "SELECT ($dead) < 20"), 'the dead rows are gone') });
+
+shop('vacuum');
+$node->safe_psql('vacuum', 'ALTER TABLE rebate_data.account SET (autovacuum_enabled = off)');
+try('dead rows pile up', db => 'vacuum', shows => qr/^rebate_data\.account\|autovacuum is off for it$/m,
+    after => sub { is($node->safe_psql('vacuum', q{SELECT "check" FROM rebate.doctor() WHERE "check" = 'vacuum' AND status <> 'ok'}), '', 'autovacuum is on') });
 
 shop('waiting');
 my $holder = background('waiting', q{BEGIN; INSERT INTO orders VALUES (20, 'm1', 100); SELECT rebate.flush();});
@@ -273,6 +290,12 @@ try('the disk is full', db => 'crowded', shows => qr/^rebate_data\.accrual\|/m,
         is(earned($node, 'crowded', 3000), '10.00', 'orders go on');
     });
 unlink "$dir/small.flag";
+
+shop('slots');
+$node->safe_psql('slots', q{SELECT pg_create_physical_replication_slot('left', true)});
+$node->safe_psql('slots', 'CREATE TABLE IF NOT EXISTS filler (); DROP TABLE filler; SELECT pg_switch_wal()') foreach 1 .. 4;
+try('a replication slot keeps WAL', db => 'slots', shows => qr/^left\|nobody reads it, and it keeps \d+ MB of WAL/m,
+    after => sub { is($node->safe_psql('slots', 'SELECT count(*) FROM pg_replication_slots'), 0, 'it is gone') });
 
 # --- what came without us ----------------------------------------------------------------------------------------------------
 
@@ -334,6 +357,17 @@ try('the worker is stuck', db => 'quiet', shows => qr/^$pid\|1\|/m,
         kill 'CONT', $pid;
         ok($node->poll_query_until('quiet', "SELECT worker_pid <> $pid AND ring_used = 0 FROM rebate.delivery_status"), 'another worker has read what waited');
         is_heard(22, 'who listens hears');
+    });
+
+shop('names');
+$node->safe_psql('names', q{ALTER SYSTEM SET log_statement = 'all'; SELECT pg_reload_conf()});
+$node->poll_query_until('names', q{SELECT current_setting('log_statement') = 'all'}) or die;
+is($node->safe_psql('names', q{SELECT status FROM rebate.doctor() WHERE "check" = 'channel names'}), 'ok', 'without channels there is no secret');
+$node->safe_psql('names', q{SELECT rebate.channel('m1')});
+try('names of channels can be read', db => 'names', shows => qr/^log_statement\|it is all: whoever reads the server's log/m,
+    after => sub {
+        $node->reload;
+        ok($node->poll_query_until('names', q{SELECT status = 'ok' FROM rebate.doctor() WHERE "check" = 'channel names'}), 'they are in no log');
     });
 
 my $stuck = background('quiet', "LISTEN nothing;\nBEGIN;\nSELECT 'pid ' || pg_backend_pid();");
