@@ -228,11 +228,13 @@ rebate_channel(PG_FUNCTION_ARGS)
 Datum
 rebate_get_my_channel(PG_FUNCTION_ARGS)
 {
-	Store	   *store = store_get(false);
+	Store	   *store;
 	char	   *member;
 	uint8		key[KEY_LENGTH];
 	char		name[CHANNEL_LENGTH + 1];
 
+	identity_refuse_parallel();
+	store = store_get(false);
 	rights_check(store, RIGHT_MEMBER | RIGHT_GATEWAY, "rebate.get_my_channel");
 	member = identity_member(store);
 	if (member == NULL)

@@ -84,6 +84,16 @@ identity_at_subabort(SubTransactionId my)
 }
 
 void
+identity_refuse_parallel(void)
+{
+	if (IsInParallelMode())
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
+				 errmsg("the current member is not known during a parallel operation"),
+				 errhint("A function that asks for him must be marked PARALLEL UNSAFE.")));
+}
+
+void
 identity_check_member(const char *member)
 {
 	if (member[0] == '\0')
@@ -106,11 +116,6 @@ act_for(const char *member, bool of_request)
 	Identity   *identity;
 	char	   *copy;
 
-	/* workers know nothing of it, and would go on with whom they have */
-	if (IsInParallelMode() || IsParallelWorker())
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
-				 errmsg("cannot act for a member during a parallel operation")));
 	if (member)
 		identity_check_member(member);
 
@@ -128,10 +133,6 @@ act_for(const char *member, bool of_request)
 char *
 identity_member(Store *store)
 {
-	if (IsParallelWorker())
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
-				 errmsg("a parallel worker cannot tell the current member")));
 	if (current == NULL)
 		return login_member(store, GetUserId());
 	return current->member ? pstrdup(current->member) : NULL;
@@ -141,6 +142,7 @@ identity_member(Store *store)
 Datum
 rebate_act_as(PG_FUNCTION_ARGS)
 {
+	identity_refuse_parallel();
 	rights_check(store_get(false), RIGHT_GATEWAY, "rebate.act_as");
 	act_for(api_text(fcinfo, 0), false);
 	PG_RETURN_VOID();
@@ -201,9 +203,11 @@ check_one_request(const char *member)
 Datum
 rebate_act_as_request(PG_FUNCTION_ARGS)
 {
-	Store	   *store = store_get(false);
+	Store	   *store;
 	char	   *member;
 
+	identity_refuse_parallel();
+	store = store_get(false);
 	rights_check(store, RIGHT_GATEWAY | RIGHT_MEMBER, "rebate.act_as_request");
 	if (!rights_of(store, GetSessionUserId(), RIGHT_GATEWAY))
 		ereport(ERROR,
@@ -221,9 +225,11 @@ rebate_act_as_request(PG_FUNCTION_ARGS)
 Datum
 rebate_current_member(PG_FUNCTION_ARGS)
 {
-	Store	   *store = store_get(false);
+	Store	   *store;
 	char	   *member;
 
+	identity_refuse_parallel();
+	store = store_get(false);
 	rights_check(store, RIGHT_GATEWAY | RIGHT_MEMBER, "rebate.current_member");
 	member = identity_member(store);
 	if (member == NULL)

@@ -18,6 +18,12 @@
  */
 extern char *identity_member(Store *store);
 
+/*
+ * Raise in a parallel operation: workers do not know whom their leader acts for.
+ * Comes first, since the store cannot be looked for there.
+ */
+extern void identity_refuse_parallel(void);
+
 /* Raise unless "member" can be the key of one */
 extern void identity_check_member(const char *member);
 

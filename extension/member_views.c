@@ -109,6 +109,7 @@ begin_view(View *view, FunctionCallInfo fcinfo, const char *function)
 	char	   *member;
 
 	memset(view, 0, sizeof(*view));
+	identity_refuse_parallel();
 	view->store = store_get(false);
 	rights_check(view->store, RIGHT_MEMBER | RIGHT_GATEWAY, function);
 	member = identity_member(view->store);

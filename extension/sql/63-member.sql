@@ -12,7 +12,7 @@ COMMENT ON FUNCTION rebate.act_as_request() IS 'acts for the member that claim "
 REVOKE ALL ON FUNCTION rebate.act_as_request() FROM PUBLIC;
 
 CREATE FUNCTION rebate.current_member() RETURNS text
-AS 'MODULE_PATHNAME', 'rebate_current_member' LANGUAGE C STABLE PARALLEL RESTRICTED;
+AS 'MODULE_PATHNAME', 'rebate_current_member' LANGUAGE C STABLE PARALLEL UNSAFE;
 COMMENT ON FUNCTION rebate.current_member() IS 'the member whose rows the caller sees: acted for, else mapped to his role; NULL: nobody';
 REVOKE ALL ON FUNCTION rebate.current_member() FROM PUBLIC;
 
@@ -29,7 +29,7 @@ REVOKE ALL ON FUNCTION rebate.unmap_login(name) FROM PUBLIC;
 CREATE FUNCTION rebate.get_my_balance(at timestamptz DEFAULT NULL)
 RETURNS TABLE (currency text, tracked numeric, pending numeric, maturing numeric, available numeric,
 			   held numeric, last_entry bigint, posted_at timestamptz)
-AS 'MODULE_PATHNAME', 'rebate_get_my_balance' LANGUAGE C STABLE PARALLEL RESTRICTED ROWS 2;
+AS 'MODULE_PATHNAME', 'rebate_get_my_balance' LANGUAGE C STABLE PARALLEL UNSAFE ROWS 2;
 COMMENT ON FUNCTION rebate.get_my_balance(timestamptz) IS 'balances of the current member, now or at a moment; one row a currency';
 REVOKE ALL ON FUNCTION rebate.get_my_balance(timestamptz) FROM PUBLIC;
 
@@ -38,7 +38,7 @@ CREATE FUNCTION rebate.get_my_rebates(currency text DEFAULT NULL, before bigint 
 RETURNS TABLE (currency text, seq bigint, source text, order_key text, rule text, phase text,
 			   bucket text, earned numeric, order_time timestamptz, confirmed_at timestamptz,
 			   due timestamptz, posted_at timestamptz)
-AS 'MODULE_PATHNAME', 'rebate_get_my_rebates' LANGUAGE C STABLE PARALLEL RESTRICTED ROWS 100;
+AS 'MODULE_PATHNAME', 'rebate_get_my_rebates' LANGUAGE C STABLE PARALLEL UNSAFE ROWS 100;
 COMMENT ON FUNCTION rebate.get_my_rebates(text, bigint, integer) IS 'the last rebates of the current member in each currency, newest first, opened before an entry';
 REVOKE ALL ON FUNCTION rebate.get_my_rebates(text, bigint, integer) FROM PUBLIC;
 
@@ -48,7 +48,7 @@ RETURNS TABLE (currency text, seq bigint, kind text, from_bucket text, to_bucket
 			   source text, order_key text, rule text, tracked numeric, pending numeric,
 			   maturing numeric, available numeric, held numeric, event_at timestamptz,
 			   effective_date date, book_date date, posted_at timestamptz)
-AS 'MODULE_PATHNAME', 'rebate_get_my_entries' LANGUAGE C STABLE PARALLEL RESTRICTED ROWS 200;
+AS 'MODULE_PATHNAME', 'rebate_get_my_entries' LANGUAGE C STABLE PARALLEL UNSAFE ROWS 200;
 COMMENT ON FUNCTION rebate.get_my_entries(text, bigint, integer) IS 'the last movements of the current member''s money in each currency, before an entry';
 REVOKE ALL ON FUNCTION rebate.get_my_entries(text, bigint, integer) FROM PUBLIC;
 
