@@ -64,6 +64,9 @@ extern void doctor_say(ReturnSetInfo *result, const char *check, const char *sub
 extern const DoctorQuery doctor_table_queries[];
 extern const DoctorQuery doctor_server_queries[];
 
+/* doctor_rights.c: for a store of version 2 */
+extern const DoctorQuery doctor_rights_queries[];
+
 /* doctor_orders.c: orders without a decision, mappings that no longer fit */
 extern void doctor_orders(Store *store, ReturnSetInfo *result, Datum relids, bool thorough);
 
