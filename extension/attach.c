@@ -323,8 +323,7 @@ rebate_attach(PG_FUNCTION_ARGS)
 	bool		changes = true;
 	int			level;
 
-	if (store_exists())
-		rights_check(store_get(false), RIGHT_ADMIN, "rebate.attach");
+	rights_check_early(RIGHT_ADMIN, "rebate.attach");
 	check_not_null(fcinfo, ARG_SOURCE, "source");
 	relid = PG_GETARG_OID(ARG_SOURCE);
 	level = session_pin_names();

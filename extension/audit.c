@@ -36,7 +36,7 @@ rebate_audit(PG_FUNCTION_ARGS)
 	Store	   *store = store_get(false);
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 
-	rights_check(store, RIGHT_AUDITOR, "rebate.audit");
+	rights_check(store, RIGHT_AUDITOR | RIGHT_OPERATOR, "rebate.audit");
 	collect_flush();
 
 	/* somebody may have gone around the guards, and so around the caches */

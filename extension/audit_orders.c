@@ -376,6 +376,10 @@ check_row(SourceAudit *a, const AuditRow *row)
 	}
 	if (row->error || row->decision->failed)
 		report_order(a, row->key, "order cannot be decided and is not set aside",
+		/* the message has values of the row */
+					 !may_see_rows(a->source->relid) ?
+					 psprintf("SQLSTATE %s", unpack_sql_state(row->error ? row->error->sqlerrcode :
+															  row->decision->sqlerrcode)) :
 					 row->error ? row->error->message : row->decision->error);
 	else
 	{

@@ -24,6 +24,7 @@
 #include "ring.h"
 #include "rules.h"
 #include "schedule.h"
+#include "store_shape.h"
 
 PG_FUNCTION_INFO_V1(rebate_doctor);
 
@@ -263,6 +264,8 @@ rebate_doctor(PG_FUNCTION_ARGS)
 		doctor_say(result, "sandbox", STORE_SCHEMA, "notice",
 				   "made as a sandbox: rebate.reset() empties its ledger", NULL);
 	run_checks(store, result, doctor_server_queries, relids);
+	if (store->version >= shape_table_since(ST_GRANTED_RIGHT))
+		run_checks(store, result, doctor_rights_queries, relids);
 	run_checks(store, result, doctor_table_queries, relids);
 	doctor_orders(store, result, relids, thorough);
 	AtEOXact_GUC(true, level);

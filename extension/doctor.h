@@ -67,6 +67,8 @@ extern const DoctorQuery doctor_server_queries[];
 /* doctor_damage.c: the store if it can be used, or why it cannot; and a line for that */
 extern Store *doctor_find_store(ErrorData **damage);
 extern void doctor_damage(ReturnSetInfo *result, const ErrorData *damage);
+/* doctor_rights.c: for a store of version 2 */
+extern const DoctorQuery doctor_rights_queries[];
 
 /* doctor_orders.c: orders without a decision, mappings that no longer fit */
 extern void doctor_orders(Store *store, ReturnSetInfo *result, Datum relids, bool thorough);

@@ -148,7 +148,7 @@ rebate_explain(PG_FUNCTION_ARGS)
 	Relation	accrual;
 	ErrorData  *error = NULL;
 
-	e.source = read_source(fcinfo, &e.store, RIGHT_AUDITOR, "rebate.explain");
+	e.source = read_visible_source(fcinfo, &e.store, RIGHT_AUDITOR, "rebate.explain");
 	e.key = read_key(fcinfo, e.source);
 	InitMaterializedSRF(fcinfo, 0);
 	e.rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;

@@ -296,7 +296,7 @@ rebate_preview(PG_FUNCTION_ARGS)
 	Explain		e = {.scale = -1,.preview = true,.row_there = true};
 	ErrorData  *error;
 
-	e.source = read_source(fcinfo, &e.store, RIGHT_AUTHOR, "rebate.preview");
+	e.source = read_visible_source(fcinfo, &e.store, RIGHT_AUTHOR, "rebate.preview");
 	InitMaterializedSRF(fcinfo, 0);
 	e.rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 

@@ -13,6 +13,7 @@
 
 #include "api.h"
 #include "collect.h"
+#include "guard.h"
 #include "read.h"
 #include "rights.h"
 #include "source.h"
@@ -63,6 +64,20 @@ read_source(FunctionCallInfo fcinfo, Store **store, int rights, const char *func
 				 errmsg("the key of %s no longer fits the table", source->name),
 				 errdetail("%s.", source->broken),
 				 errhint("Call rebate.attach() with replace => true.")));
+	return source;
+}
+
+Source *
+read_visible_source(FunctionCallInfo fcinfo, Store **store, int rights, const char *function)
+{
+	Source	   *source = read_source(fcinfo, store, rights, function);
+
+	if (!may_see_rows(source->relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for table %s", source->name),
+				 errdetail("%s tells what rows of it say: it takes SELECT on all columns, and no policy that hides rows.",
+						   function)));
 	return source;
 }
 

@@ -13,6 +13,10 @@
 extern Source *read_source(FunctionCallInfo fcinfo, Store **store, int rights,
 						   const char *function);
 
+/* The same, for a function that tells what rows say; raises for who may not see them */
+extern Source *read_visible_source(FunctionCallInfo fcinfo, Store **store, int rights,
+								   const char *function);
+
 /* Canonical key from the variadic arguments after the first */
 extern char *read_key(FunctionCallInfo fcinfo, Source *source);
 

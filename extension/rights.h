@@ -42,7 +42,13 @@ extern bool rights_of(Store *store, Oid role, int rights);
  */
 extern int	rights_granted(Store *store);
 
-/* rights_api.c: grant again what the table says, to functions and views that are new */
+/*
+ * rights_api.c: rights_check() before anything else, if there is a store; who
+ * makes one is checked then
+ */
+extern void rights_check_early(int rights, const char *function);
+
+/* Grant again what the table says, to functions and views that are new */
 extern void rights_restore(Oid extowner, Oid owner);
 
 /* Set-up in _PG_init */

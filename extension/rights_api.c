@@ -28,6 +28,13 @@
 PG_FUNCTION_INFO_V1(rebate_grant_right);
 PG_FUNCTION_INFO_V1(rebate_revoke_right);
 
+void
+rights_check_early(int rights, const char *function)
+{
+	if (store_exists())
+		rights_check(store_get(false), rights, function);
+}
+
 /*
  * Make the grants of "has", and take back those of "had" that are not of "has",
  * too; both are JSON objects of rights by role.  It runs as the extension's

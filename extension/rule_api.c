@@ -218,6 +218,7 @@ rebate_set_rule(PG_FUNCTION_ARGS)
 	int32		expense_account;
 	char	   *group_mode;
 
+	rights_check_early(RIGHT_AUTHOR, "rebate.set_rule");
 	rule_args_read(fcinfo, &args);
 	store = begin_call("rebate.set_rule");
 	api_lock_configuration(store);
@@ -265,6 +266,7 @@ rebate_end_rule(PG_FUNCTION_ARGS)
 	bool		isnull;
 	bool		same;
 
+	rights_check_early(RIGHT_AUTHOR, "rebate.end_rule");
 	api_check_name(ERRCODE_RB_INVALID_RULE, "name", name);
 	if (TIMESTAMP_IS_NOEND(at))
 		ereport(ERROR,
@@ -335,6 +337,7 @@ rebate_set_group(PG_FUNCTION_ARGS)
 	SqlParams	params = {0};
 	char	   *old_mode = NULL;
 
+	rights_check_early(RIGHT_AUTHOR, "rebate.set_group");
 	api_check_name(ERRCODE_RB_INVALID_RULE, "name", name);
 	api_one_of(ERRCODE_RB_INVALID_RULE, "mode", mode, modes);
 	store = begin_call("rebate.set_group");

@@ -55,10 +55,9 @@ typedef enum StoreTable
 	ST_ALLOWED_FUNCTION,
 	ST_JOB,
 	ST_FINDING,
-	ST_LEDGER,					/* a view */
-	/* of version 2 */
-	ST_LOGIN,
+	ST_LOGIN,					/* from here on those of version 2 */
 	ST_GRANTED_RIGHT,
+	ST_LEDGER,					/* a view; the tables that it could be made of come before */
 	NUM_STORE_TABLES
 } StoreTable;
 

@@ -46,7 +46,7 @@ function balance auditor
 function statement auditor
 function explain auditor
 function order_key auditor operator
-function audit auditor
+function audit auditor operator
 function flush owner
 view balances auditor
 view accruals auditor
@@ -55,7 +55,7 @@ view decisions auditor operator
 view house_balances auditor
 view trial_balance auditor
 view ledger_accounts auditor
-view findings auditor operator
+view findings operator
 
 -- running it
 function doctor operator
