@@ -55,10 +55,13 @@ typedef enum StoreTable
 	ST_ALLOWED_FUNCTION,
 	ST_JOB,
 	ST_FINDING,
-	ST_LEDGER,					/* a view */
 	/* of version 2 */
 	ST_LOGIN,
 	ST_GRANTED_RIGHT,
+	ST_DRAFT,
+	ST_RULE_CONTROL,
+	/* the view comes after the tables, so that one of them is named first */
+	ST_LEDGER,
 	NUM_STORE_TABLES
 } StoreTable;
 
