@@ -140,7 +140,7 @@ SELECT * FROM rebate.audit();
 -- without the rules
 SELECT rebate.reset(keep => 'sources');
 SELECT count(*) FROM rebate.rules;
-SELECT * FROM filled('{rule,rule_control,rule_group,rule_scope,rule_version,campaign,scope,source}');
+SELECT * FROM filled('{rule,rule_group,rule_scope,rule_version,campaign,scope,source}');
 INSERT INTO shop VALUES (2, 'm1', 100);
 SELECT decision FROM rebate.decisions WHERE order_key = '2';
 SELECT rebate.set_rule('ten', percent => 10);
