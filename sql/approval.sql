@@ -186,6 +186,7 @@ SELECT rebate.approve_rule(14);
 ROLLBACK;
 -- neither the path of who approves matters, nor what he made
 CREATE SCHEMA regress_rebate_bob AUTHORIZATION regress_rebate_bob;
+GRANT USAGE ON SCHEMA regress_rebate_bob TO PUBLIC;
 SET SESSION AUTHORIZATION regress_rebate_bob;
 CREATE FUNCTION regress_rebate_bob.gt(numeric, numeric) RETURNS boolean IMMUTABLE LANGUAGE sql AS 'SELECT true';
 CREATE OPERATOR regress_rebate_bob.> (FUNCTION = regress_rebate_bob.gt, LEFTARG = numeric, RIGHTARG = numeric);
