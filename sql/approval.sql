@@ -205,7 +205,14 @@ BEGIN;
 SELECT rebate.on_behalf_of('carol');
 SELECT rebate.set_rule('gate', percent => 1, valid_from => :'valid');
 COMMIT;
--- the claim has ended with the transaction
+-- a claim ends with its transaction
+BEGIN;
+SELECT rebate.on_behalf_of('dave');
+COMMIT;
+SELECT rebate.approve_rule(15);
+BEGIN;
+SELECT rebate.on_behalf_of('dave');
+ROLLBACK;
 SELECT rebate.approve_rule(15);
 BEGIN;
 SELECT rebate.on_behalf_of('carol');
@@ -221,6 +228,8 @@ BEGIN;
 SAVEPOINT s;
 SELECT rebate.on_behalf_of('dave');
 RELEASE s;
+SAVEPOINT s;
+ROLLBACK TO s;
 SELECT rebate.approve_rule(15);
 COMMIT;
 SELECT rebate.on_behalf_of('');
