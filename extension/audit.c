@@ -45,6 +45,7 @@ rebate_audit(PG_FUNCTION_ARGS)
 	store = store_get(false);
 	InitMaterializedSRF(fcinfo, 0);
 	audit_ledger(store, result);
+	audit_rules(store, result);
 	audit_sources(store, result);
 	return (Datum) 0;
 }

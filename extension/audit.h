@@ -15,6 +15,7 @@ extern void audit_report(ReturnSetInfo *result, const char *part, const char *vi
 						 const char *subject, const char *detail);
 
 extern void audit_ledger(Store *store, ReturnSetInfo *result);
+extern void audit_rules(Store *store, ReturnSetInfo *result);
 /*
  * Look at every order of a source, and call "report" for each violation found.
  * Deferred orders and those set aside are passed over.

@@ -38,6 +38,8 @@ typedef struct Explain
 	StringInfoData attributes;	/* JSON of the values that scopes can name */
 	int			scale;			/* of the order's currency; -1: unknown */
 	bool		preview;		/* of an order that does not exist */
+	int32		draft_id;		/* 0, or the draft that is supposed to be approved */
+	int32		draft_generation;	/* and the generation it has then */
 	Relation	rel;
 	Snapshot	snapshot;
 	TupleTableSlot *slot;
@@ -60,6 +62,9 @@ extern char *explain_time_text(TimestampTz t);
  * NULL or the error of the row.
  */
 extern ErrorData *explain_decide(Explain *e, void (*decide_order) (void *arg));
+
+/* A version of a rule by its name, or by the draft that would make it */
+extern char *explain_version(Explain *e, const char *rule, int32 version, int32 generation);
 
 /* The lines of the order itself; returns whether its rules were looked at */
 extern bool explain_order(Explain *e, ErrorData *error);

@@ -15,6 +15,7 @@
 #include "arith.h"
 #include "explain_internal.h"
 #include "guard.h"
+#include "rule_control.h"
 #include "rules.h"
 
 /* Lines about rules; beyond, their number */
@@ -58,8 +59,17 @@ read_attributes(void *arg)
 enum
 {
 	MET_NAME = 1, MET_FORMULA, MET_RATE, MET_BASE, MET_MINIMUM, MET_MAX_PER_ORDER, MET_LIMIT_MODE,
-	MET_ROUNDING, MET_REFUND, MET_HOLD, MET_PRIORITY, MET_GROUP, MET_GROUP_MODE
+	MET_ROUNDING, MET_REFUND, MET_HOLD, MET_PRIORITY, MET_GROUP, MET_GROUP_MODE, MET_GENERATION,
+	MET_APPROVAL
 };
+
+char *
+explain_version(Explain *e, const char *rule, int32 version, int32 generation)
+{
+	if (e->draft_id != 0 && generation == e->draft_generation)
+		return psprintf("%s draft %d", rule, e->draft_id);
+	return psprintf("%s v%d", rule, version);
+}
 
 static Numeric
 get_numeric(uint64 row, int column)
@@ -188,7 +198,11 @@ explain_met_rule(Explain *e, Traced *t, uint64 row)
 				explain_remark(&detail, "hold %s", hold);
 		}
 	}
-	explain_line(e, "rule", psprintf("%s v%d", sql_get_text(row, MET_NAME, context), t->version),
+	if (sql_get_text(row, MET_APPROVAL, context))
+		explain_remark(&detail, "%s", sql_get_text(row, MET_APPROVAL, context));
+	explain_line(e, "rule",
+				 explain_version(e, sql_get_text(row, MET_NAME, context), t->version,
+								 sql_get_int(row, MET_GENERATION, 0)),
 				 t->outcome, amount, detail.data);
 }
 
@@ -196,6 +210,10 @@ explain_met_rule(Explain *e, Traced *t, uint64 row)
 static int
 explain_met_rules(Explain *e)
 {
+	static const char approval[] =
+		"(SELECT 'draft ' || d.draft_id || ', approved by ' || COALESCE(d.decided_claim, d.decided_by)"
+		"   FROM rebate_data.draft d"
+		"  WHERE d.generation = v.generation AND d.state = 'approved')";
 	MemoryContext context = CurrentMemoryContext;
 	StoreSpi	scope;
 	SqlParams	params = {0};
@@ -208,14 +226,16 @@ explain_met_rules(Explain *e)
 	store_spi_begin(e->store, &scope);
 	sql_param(&params, INT4ARRAYOID, int_array(e->traced, false), false);
 	sql_param(&params, INT4ARRAYOID, int_array(e->traced, true), false);
-	sql_run("SELECT r.name, v.formula, v.rate, v.base, v.minimum, v.max_per_order, v.limit_mode,"
+	sql_run(psprintf("SELECT r.name, v.formula, v.rate, v.base, v.minimum, v.max_per_order, v.limit_mode,"
 			"       replace(v.rounding, '_', ' '), replace(v.refund, '_', ' '),"
-			"       CASE WHEN v.hold <> '0' THEN v.hold::text END, v.priority, g.name, v.group_mode"
+			"       CASE WHEN v.hold <> '0' THEN v.hold::text END, v.priority, g.name, v.group_mode,"
+			"       v.generation, %s"
 			"  FROM unnest($1, $2) WITH ORDINALITY u(rule_id, version, place)"
 			"  JOIN rebate_data.rule r ON r.rule_id = u.rule_id"
 			"  JOIN rebate_data.rule_version v ON v.rule_id = u.rule_id AND v.version = u.version"
 			"  LEFT JOIN rebate_data.rule_group g ON g.group_id = v.group_id"
-			" ORDER BY u.place", &params, SPI_OK_SELECT);
+			" ORDER BY u.place",
+			e->store->version >= CONTROL_STORE_VERSION ? approval : "NULL::text"), &params, SPI_OK_SELECT);
 	foreach(lc, e->traced)
 	{
 		MemoryContext old;
@@ -255,6 +275,7 @@ explain_other_rules(Explain *e, int room)
 	sql_run("WITH other AS ("
 			"  SELECT r.rule_id, r.name, COALESCE(a.version, k.version, l.version) AS version,"
 			"         a.scope, a.source_id, k.valid_from, k.valid_to, l.generation,"
+			"         COALESCE(a.generation, k.generation, l.generation) AS made_by,"
 			"         CASE WHEN a.formula = 'none' THEN 5"
 			"              WHEN a.source_id <> $1 THEN 4"
 			"              WHEN a.version IS NOT NULL THEN 1"
@@ -279,7 +300,7 @@ explain_other_rules(Explain *e, int room)
 			"       ORDER BY v.version LIMIT 1) l ON true"
 			"   WHERE r.rule_id <> ALL ($5)),"
 			" counted AS (SELECT *, count(*) OVER () AS n FROM other ORDER BY class, rule_id LIMIT $7 + 1)"
-			" SELECT o.name || ' v' || o.version,"
+			" SELECT o.name, o.version, o.made_by,"
 			"        (ARRAY['scope does not match', 'not valid at the order time',"
 			"               'written after the order was first seen', 'another table', 'ended'])[o.class],"
 			"        CASE o.class"
@@ -310,11 +331,13 @@ explain_other_rules(Explain *e, int room)
 		{
 			bool		isnull;
 
-			more += (int) DatumGetInt64(sql_get(row, 4, &isnull)) - Min((int) SPI_processed, room);
+			more += (int) DatumGetInt64(sql_get(row, 6, &isnull)) - Min((int) SPI_processed, room);
 		}
 		if ((int) row < room)
-			explain_line(e, "rule", sql_get_text(row, 1, context), sql_get_text(row, 2, context), NULL,
-						 sql_get_text(row, 3, context));
+			explain_line(e, "rule",
+						 explain_version(e, sql_get_text(row, 1, context), sql_get_int(row, 2, 0),
+										 sql_get_int(row, 3, 0)),
+						 sql_get_text(row, 4, context), NULL, sql_get_text(row, 5, context));
 		MemoryContextSwitchTo(old);
 	}
 	store_spi_end(&scope);

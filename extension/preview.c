@@ -12,21 +12,26 @@
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/resowner.h"
 #include "utils/typcache.h"
 
 #include "api.h"
+#include "draft.h"
 #include "explain_internal.h"
 #include "guard.h"
 #include "read.h"
 #include "rights.h"
+#include "rule_control.h"
 #include "rules.h"
 
 PG_FUNCTION_INFO_V1(rebate_preview);
+PG_FUNCTION_INFO_V1(rebate_preview_draft);
 
 /* A row being made of JSON */
 typedef struct JsonRow
@@ -247,12 +252,16 @@ preview_postings(Explain *e, bool entries)
 		sql_param(&params, INT8OID, Int64GetDatum(wish->amount), false);
 		sql_text(&params, d->currency.code);
 		store_spi_begin(e->store, &scope);
-		if (sql_run("SELECT r.name, l.code, $3 * c.unit FROM rebate_data.rule r, rebate_data.ledger_account l,"
-					"       rebate_data.currency c"
-					" WHERE r.rule_id = $1 AND l.ledger_account_id = $2 AND c.code = $4 COLLATE \"C\"",
+		sql_int(&params, wish->version);
+		if (sql_run("SELECT r.name, l.code, $3 * c.unit, v.generation"
+					"  FROM rebate_data.rule r, rebate_data.ledger_account l,"
+					"       rebate_data.currency c, rebate_data.rule_version v"
+					" WHERE r.rule_id = $1 AND l.ledger_account_id = $2 AND c.code = $4 COLLATE \"C\""
+					"   AND v.rule_id = $1 AND v.version = $5",
 					&params, SPI_OK_SELECT) != 1)
-			elog(ERROR, "rule %d has no name or house account", wish->rule_id);
-		rule = sql_get_text(0, 1, context);
+			elog(ERROR, "rule %d has no name, version or house account", wish->rule_id);
+		rule = MemoryContextStrdup(context, explain_version(e, sql_get_text(0, 1, context), wish->version,
+															sql_get_int(0, 4, 0)));
 		house = sql_get_text(0, 2, context);
 		{
 			MemoryContext old = MemoryContextSwitchTo(context);
@@ -271,7 +280,7 @@ preview_postings(Explain *e, bool entries)
 			else
 				explain_remark(&detail, "member:%s -> %s", bucket, house);
 			explain_remark(&detail, "member %s", d->member);
-			explain_line(e, "entry", psprintf("%s v%d", rule, wish->version),
+			explain_line(e, "entry", rule,
 						 wish->amount > 0 ? "accrue" : "reverse",
 						 DatumGetNumeric(DirectFunctionCall1(numeric_abs,
 															 NumericGetDatum(amount))),
@@ -284,9 +293,32 @@ preview_postings(Explain *e, bool entries)
 			explain_remark(&detail, "base %s", explain_number_text(wish->base, e->scale));
 		if (wish->has_due)
 			explain_remark(&detail, "due %s", explain_time_text(wish->due));
-		explain_line(e, "accrual", psprintf("%s v%d", rule, wish->version), bucket, amount,
-					 detail.data);
+		explain_line(e, "accrual", rule, bucket, amount, detail.data);
 	}
+}
+
+/* Decide the row that was given by the rules as they are, and tell of it. */
+static void
+preview_row(FunctionCallInfo fcinfo, Explain *e)
+{
+	ErrorData  *error;
+
+	(void) rules_generation(e->store);
+	e->rel = table_open(e->source->relid, AccessShareLock);
+	e->slot = MakeSingleTupleTableSlot(RelationGetDescr(e->rel), &TTSOpsHeapTuple);
+	ExecStoreHeapTuple(given_row(fcinfo, e->store, e->rel), e->slot, false);
+	e->key = image_key(e->source, e->slot);
+	if (e->key[0] == '\0')
+		e->key = NULL;
+
+	error = explain_decide(e, decide_new_order);
+	if (explain_order(e, error))
+		explain_rules(e);
+	preview_postings(e, false);
+	preview_postings(e, true);
+
+	ExecDropSingleTupleTableSlot(e->slot);
+	table_close(e->rel, NoLock);
 }
 
 /* rebate.preview(source, row) */
@@ -294,27 +326,77 @@ Datum
 rebate_preview(PG_FUNCTION_ARGS)
 {
 	Explain		e = {.scale = -1,.preview = true,.row_there = true};
-	ErrorData  *error;
 
-	e.source = read_visible_source(fcinfo, &e.store, RIGHT_AUTHOR, "rebate.preview");
+	e.source = read_visible_source(fcinfo, &e.store, RIGHT_AUTHOR | RIGHT_APPROVER, "rebate.preview");
+	InitMaterializedSRF(fcinfo, 0);
+	e.rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	preview_row(fcinfo, &e);
+	return (Datum) 0;
+}
+
+/*
+ * Suppose a draft approved: write what it says, to be undone by the caller.  Who may
+ * approve it is not asked, all that approval checks of the draft itself is.
+ */
+static void
+suppose_draft(Explain *e, int32 draft_id)
+{
+	MemoryContext context = CurrentMemoryContext;
+	StoreSpi	scope;
+	Draft	   *draft;
+
+	api_lock_configuration(e->store);
+	store_spi_begin(e->store, &scope);
+	draft = draft_read(draft_id, context);
+	store_spi_end(&scope);
+	e->draft_id = draft_id;
+	e->draft_generation = draft_apply(e->store, draft, true).generation;
+	store_rules_changed(e->store);
+}
+
+/*
+ * rebate.preview(source, row, draft): the same if a draft were approved now.  The
+ * draft is approved in a subtransaction that is rolled back, so the rules meet the
+ * row by the same code as ever; nobody else sees anything of it, but who changes
+ * rules waits for that moment.
+ */
+Datum
+rebate_preview_draft(PG_FUNCTION_ARGS)
+{
+	Explain		e = {.scale = -1,.preview = true,.row_there = true};
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+
+	e.source = read_visible_source(fcinfo, &e.store, RIGHT_AUTHOR | RIGHT_APPROVER, "rebate.preview");
+	store_require(e.store, CONTROL_STORE_VERSION, "rebate.preview with a draft");
+	if (PG_ARGISNULL(2))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("draft must not be null")));
+	PreventCommandIfReadOnly("rebate.preview() of a draft");
 	InitMaterializedSRF(fcinfo, 0);
 	e.rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 
-	(void) rules_generation(e.store);
-	e.rel = table_open(e.source->relid, AccessShareLock);
-	e.slot = MakeSingleTupleTableSlot(RelationGetDescr(e.rel), &TTSOpsHeapTuple);
-	ExecStoreHeapTuple(given_row(fcinfo, e.store, e.rel), e.slot, false);
-	e.key = image_key(e.source, e.slot);
-	if (e.key[0] == '\0')
-		e.key = NULL;
-
-	error = explain_decide(&e, decide_new_order);
-	if (explain_order(&e, error))
-		explain_rules(&e);
-	preview_postings(&e, false);
-	preview_postings(&e, true);
-
-	ExecDropSingleTupleTableSlot(e.slot);
-	table_close(e.rel, NoLock);
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		suppose_draft(&e, PG_GETARG_INT32(2));
+		e.source = source_get(e.store, e.source->relid);
+		preview_row(fcinfo, &e);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	RollbackAndReleaseCurrentSubTransaction();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	if (error)
+		ReThrowError(error);
 	return (Datum) 0;
 }

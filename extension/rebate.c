@@ -21,6 +21,7 @@
 #include "guard.h"
 #include "identity.h"
 #include "rights.h"
+#include "person.h"
 #include "rules.h"
 #include "source.h"
 #include "store.h"
@@ -82,6 +83,7 @@ xact_callback(XactEvent event, void *arg)
 			source_at_xact_end();
 			feed_at_xact_end(false);
 			identity_at_xact_end();
+			person_at_xact_end();
 			break;
 		case XACT_EVENT_ABORT:
 			delivery_at_xact_end();
@@ -97,6 +99,7 @@ xact_callback(XactEvent event, void *arg)
 			source_at_xact_end();
 			feed_at_xact_end(true);
 			identity_at_xact_end();
+			person_at_xact_end();
 			break;
 		default:
 			break;
@@ -114,6 +117,7 @@ subxact_callback(SubXactEvent event, SubTransactionId my, SubTransactionId paren
 			delivery_at_subcommit(my, parent);
 			identity_at_subcommit(my, parent);
 			counters_at_subcommit(my, parent);
+			person_at_subcommit();
 			break;
 		case SUBXACT_EVENT_ABORT_SUB:
 			collect_at_subabort(my);
@@ -121,6 +125,7 @@ subxact_callback(SubXactEvent event, SubTransactionId my, SubTransactionId paren
 			follow_at_xact_end();
 			delivery_at_subabort(my);
 			identity_at_subabort(my);
+			person_at_subabort();
 			if (!guard_rolling_back())
 			{
 				counters_at_subabort(my);

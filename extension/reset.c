@@ -163,6 +163,7 @@ drop_rules(Store *store)
 	sql_run("DELETE FROM rebate_data.rule", NULL, SPI_OK_DELETE);
 	sql_run("DELETE FROM rebate_data.rule_group", NULL, SPI_OK_DELETE);
 	sql_run("DELETE FROM rebate_data.scope WHERE scope_id <> 0", NULL, SPI_OK_DELETE);
+	sql_run("DELETE FROM rebate_data.draft WHERE kind <> 'approval'", NULL, SPI_OK_DELETE);
 	sql_run("UPDATE rebate_data.generation SET generation = generation + 1, changed_at = now(),"
 			"  expressions = false", NULL, SPI_OK_UPDATE);
 	store_spi_end(&scope);

@@ -60,9 +60,44 @@ typedef struct RuleArgs
 	char	   *base_text;
 } RuleArgs;
 
+/* Where a change of a rule or group starts from */
+typedef struct RuleTarget
+{
+	int32		rule_id;		/* 0: there is none of that name */
+	int32		version;		/* the last; of a group the generation of its last change */
+	bool		same;			/* that is what it says already */
+} RuleTarget;
+
+/* Group and campaign of a rule */
+typedef struct RulePlace
+{
+	int32		group_id;
+	char	   *group_mode;
+	int32		campaign_id;
+	int32		expense_account;
+} RulePlace;
+
+/*
+ * rule_write.c: all inside SPI as the store's owner, with the configuration
+ * locked.  "author": who is recorded as the one who wrote it; NULL: session_user.
+ * What is written has a new generation, which is returned.
+ */
+extern int32 rule_next_generation(bool expressions);
+extern void rule_check_ceiling(const RuleArgs *args, Numeric max_percent);
+extern RulePlace rule_find_place(const RuleArgs *args);
+extern RuleTarget rule_find(const RuleArgs *args, Datum arguments);
+extern int32 rule_write(const RuleArgs *args, Datum arguments, RuleTarget *target,
+						const RulePlace *place, const char *author);
+extern RuleTarget rule_find_end(const char *name, Datum arguments);
+extern int32 rule_write_end(Datum arguments, RuleTarget *target, const char *author);
+extern RuleTarget rule_find_group(const char *name, const char *mode);
+extern int32 rule_write_group(const char *name, const char *mode, const char *author);
+
 /* rule_args.c */
+#define RULE_NARGS 22
 extern void rule_args_read(FunctionCallInfo fcinfo, RuleArgs *args);
 extern void rule_args_bind(RuleArgs *args, Store *store);
+extern void rule_args_check_time(const RuleArgs *args);
 extern Datum rule_args_json(const RuleArgs *args);
 
 /* rule_scope.c */

@@ -6,6 +6,7 @@
 #include "rebate.h"
 
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "utils/builtins.h"
@@ -27,6 +28,8 @@ enum
 	ARG_RULE_GROUP, ARG_VALID_FROM, ARG_VALID_TO, ARG_SOURCE, ARG_CAMPAIGN,
 	ARG_MAX_PERCENT
 };
+
+StaticAssertDecl(ARG_MAX_PERCENT == RULE_NARGS - 1, "RULE_NARGS counts the arguments");
 
 /* Bounds far beyond any use that keep results inside what can be posted */
 #define MAX_VALUE		INT64CONST(1000000000000000)
@@ -363,6 +366,18 @@ rule_args_bind(RuleArgs *args, Store *store)
 				(errcode(ERRCODE_RB_INVALID_RULE),
 				 errmsg("per_unit needs a quantity, and no table maps one"),
 				 errhint("Attach with quantity => '...', replace => true.")));
+}
+
+/* Raise if a rule that begins now would have ended already. */
+void
+rule_args_check_time(const RuleArgs *args)
+{
+	if (args->has_valid_to && !args->has_valid_from &&
+		args->valid_to <= GetCurrentTransactionStartTimestamp())
+		ereport(ERROR,
+				(errcode(ERRCODE_RB_INVALID_RULE),
+				 errmsg("valid_to is in the past, and valid_from is now"),
+				 errhint("Give valid_from, or end the rule with rebate.end_rule().")));
 }
 
 /* The arguments as a JSON object, canonical where two spellings mean the same. */

@@ -55,9 +55,13 @@ typedef enum StoreTable
 	ST_ALLOWED_FUNCTION,
 	ST_JOB,
 	ST_FINDING,
-	ST_LOGIN,					/* from here on those of version 2 */
+	/* of version 2 */
+	ST_LOGIN,
 	ST_GRANTED_RIGHT,
-	ST_LEDGER,					/* a view; the tables that it could be made of come before */
+	ST_DRAFT,
+	ST_RULE_CONTROL,
+	/* the view comes after the tables, so that one of them is named first */
+	ST_LEDGER,
 	NUM_STORE_TABLES
 } StoreTable;
 

@@ -212,6 +212,21 @@ static const struct
 		"role_name text/C!, right_name text/C!, granted_at timestamptz!=, granted_by text!",
 		2
 	},
+	[ST_DRAFT] = {
+		"draft", false,
+		"draft_id int4!, kind text!, name text!, arguments jsonb!, condition text, base text, "
+		"source_id int4, base_version int4!, replaces jsonb, author text!, author_id oid!, "
+		"author_claim text, author_role text!, written_at timestamptz!=, state text!=, "
+		"decided_at timestamptz, decided_by text, decided_by_id oid, decided_claim text, "
+		"reason text, generation int4, version int4",
+		2
+	},
+	[ST_RULE_CONTROL] = {
+		"rule_control", false,
+		"generation int4!, approval bool!, max_percent numeric, changed_at timestamptz!=, "
+		"changed_by text!, changed_claim text",
+		2
+	},
 };
 
 static const struct
@@ -276,16 +291,16 @@ shape_table_name(StoreTable which)
 	return tables[which].name;
 }
 
-int32
-shape_table_since(StoreTable which)
-{
-	return Max(tables[which].since, 1);
-}
-
 const char *
 shape_index_name(StoreIndex which)
 {
 	return indexes[which].name;
+}
+
+int32
+shape_table_since(StoreTable which)
+{
+	return Max(tables[which].since, 1);
 }
 
 StoreTable

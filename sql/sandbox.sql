@@ -66,7 +66,7 @@ BEGIN
 	END LOOP;
 END $$;
 \set emptied '{accrual,account,channel,deferred,entry,failure,finding,freeze,house_balance,house_entry,job,link,waiting}'
-\set kept '{allowed_function,campaign,currency,epoch,fold,generation,granted_right,ledger_account,login,programme,rule,rule_group,rule_scope,rule_version,scope,source,store}'
+\set kept '{allowed_function,campaign,currency,draft,epoch,fold,generation,granted_right,ledger_account,login,programme,rule,rule_control,rule_group,rule_scope,rule_version,scope,source,store}'
 SELECT relname AS not_in_a_list FROM pg_class WHERE relnamespace = 'rebate_data'::regnamespace AND relkind = 'r'
 	AND relname <> ALL (:'emptied'::name[]) AND relname <> ALL (:'kept'::name[]) ORDER BY 1;
 -- (house entries come with splits)

@@ -114,11 +114,13 @@ COMMENT ON VIEW rebate.sources IS 'order tables that rebates are, or were, attac
 CREATE OR REPLACE VIEW rebate.rule_versions AS
 SELECT r.name AS rule, v.version, v.formula, v.rate, v.currency, v.scope,
 	   v.condition, v.valid_from, v.valid_to, g.name AS rule_group, v.priority,
-	   p.name AS campaign, v.arguments, v.generation, v.created_at, v.created_by
+	   p.name AS campaign, v.arguments, v.generation, v.created_at, v.created_by,
+	   d.draft_id AS draft, COALESCE(d.decided_claim, d.decided_by) AS approved_by
 FROM rebate_data.rule_version v
 JOIN rebate_data.rule r ON r.rule_id = v.rule_id
 LEFT JOIN rebate_data.rule_group g ON g.group_id = v.group_id
-LEFT JOIN rebate_data.campaign p ON p.campaign_id = v.campaign_id;
+LEFT JOIN rebate_data.campaign p ON p.campaign_id = v.campaign_id
+LEFT JOIN rebate_data.draft d ON d.generation = v.generation AND d.state = 'approved';
 COMMENT ON VIEW rebate.rule_versions IS 'all versions of the rules; formula "none" pays nothing: the rule was ended';
 
 CREATE OR REPLACE VIEW rebate.rules AS
@@ -132,6 +134,36 @@ CROSS JOIN LATERAL (
 LEFT JOIN rebate_data.rule_group g ON g.group_id = v.group_id
 LEFT JOIN rebate_data.campaign p ON p.campaign_id = v.campaign_id;
 COMMENT ON VIEW rebate.rules IS 'the last version of each rule';
+
+-- What an open draft changes is told against what is current now, what an approved
+-- one changed against the version before its own.
+CREATE OR REPLACE VIEW rebate.rule_drafts AS
+SELECT d.draft_id AS draft, d.kind, d.name AS rule, d.state,
+	   (SELECT pg_catalog.jsonb_object_agg(COALESCE(o.key, n.key), pg_catalog.jsonb_build_object('from', o.value, 'to', n.value))
+		FROM pg_catalog.jsonb_each(CASE WHEN d.state = 'open' THEN c.arguments
+									WHEN d.version IS NOT NULL THEN b.arguments
+									ELSE d.replaces END) o
+		FULL JOIN pg_catalog.jsonb_each(d.arguments) n ON n.key = o.key
+		WHERE o.value IS DISTINCT FROM n.value
+		  AND (d.kind <> 'end' OR n.key IS NOT NULL)) AS changes,
+	   d.arguments, d.condition, d.base, d.base_version, c.version AS current_version,
+	   d.state = 'open' AND c.version <> d.base_version AS stale,
+	   d.author, d.author_claim, d.author_role, d.written_at,
+	   d.decided_by, d.decided_claim, d.decided_at, d.reason, d.version
+FROM rebate_data.draft d
+LEFT JOIN rebate_data.rule r ON r.name = d.name AND d.kind IN ('rule', 'end')
+LEFT JOIN rebate_data.rule_version b ON b.rule_id = r.rule_id AND b.version = d.version - 1
+CROSS JOIN LATERAL (
+	SELECT CASE d.kind WHEN 'group' THEN pg_catalog.max(g.generation)
+			   WHEN 'approval' THEN 0 ELSE COALESCE(pg_catalog.max(l.version), 0) END AS version,
+		   CASE d.kind WHEN 'group' THEN pg_catalog.jsonb_build_object('mode', pg_catalog.max(g.mode))
+			   WHEN 'approval' THEN d.replaces
+			   ELSE (SELECT k.arguments FROM rebate_data.rule_version k
+					 WHERE k.rule_id = r.rule_id ORDER BY k.version DESC LIMIT 1) END AS arguments
+	FROM (VALUES (1)) one (one)
+	LEFT JOIN rebate_data.rule_group g ON g.name = d.name AND d.kind = 'group'
+	LEFT JOIN rebate_data.rule_version l ON l.rule_id = r.rule_id) c;
+COMMENT ON VIEW rebate.rule_drafts IS 'changes of rules that wait for approval, and those that were decided: who wrote them, what they change, who decided';
 
 -- What was folded and the entries since then: their transactions are found by
 -- the index; later epochs are looked for only if there are any.

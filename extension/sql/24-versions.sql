@@ -28,6 +28,41 @@ CREATE TABLE rebate_data.login (
 COMMENT ON TABLE rebate_data.login IS 'roles that see the rows of a member: by name, and in the cluster where that was said only if the role is still the same';
 
 -- approval of rules
+CREATE TABLE rebate_data.draft (
+	draft_id		integer PRIMARY KEY,
+	kind			text NOT NULL CHECK (kind IN ('rule', 'end', 'group', 'approval')),
+	name			text NOT NULL,
+	arguments		jsonb NOT NULL,
+	condition		text,
+	base			text,
+	source_id		integer,
+	base_version	integer NOT NULL,
+	replaces		jsonb,
+	author			text NOT NULL,
+	author_id		oid NOT NULL,
+	author_claim	text,
+	author_role		text NOT NULL,
+	written_at		timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	state			text NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'approved', 'rejected', 'withdrawn')),
+	decided_at		timestamptz,
+	decided_by		text,
+	decided_by_id	oid,
+	decided_claim	text,
+	reason			text,
+	generation		integer,
+	version			integer
+);
+COMMENT ON TABLE rebate_data.draft IS 'changes of rules that wait for a second person, or were decided by one; author is session_user, author_role current_user, whose rights count, and a claim the person that a gateway named; base_version and replaces are what was current when it was written, generation and version what the approval made';
+
+CREATE TABLE rebate_data.rule_control (
+	generation		integer PRIMARY KEY,
+	approval		boolean NOT NULL,
+	max_percent		numeric,
+	changed_at		timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	changed_by		text NOT NULL,
+	changed_claim	text
+);
+COMMENT ON TABLE rebate_data.rule_control IS 'append-only: from each generation on, whether changes of rules need approval, and the greatest percentage of a rule (NULL: none)';
 
 -- privacy
 

@@ -37,7 +37,7 @@ view sources admin author approver auditor operator
 function set_rule author
 function end_rule author
 function set_group author
-function preview author
+function preview author approver
 view rules author approver auditor
 view rule_versions author approver auditor
 
@@ -89,6 +89,13 @@ function get_delivery_status operator
 view delivery_status operator
 
 -- approval of rules
+function require_approval admin
+function set_max_percent admin
+function approve_rule approver
+function reject_rule approver
+function withdraw_rule admin author
+function on_behalf_of gateway
+view rule_drafts admin author approver auditor
 
 -- members
 function act_as gateway

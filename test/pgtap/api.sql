@@ -37,6 +37,7 @@ SELECT bag_eq($$
     ('act_as_request', '', 'void'),
     ('add_currency', 'code text, scale integer', 'void'),
     ('allow_function', 'function regprocedure, allowed boolean DEFAULT true', 'void'),
+    ('approve_rule', 'draft integer, comment text DEFAULT NULL::text, allow_stale boolean DEFAULT false', 'integer'),
     ('attach', 'source regclass, member text, amount text, currency text DEFAULT NULL::text, key text[] DEFAULT '
         'NULL::text[], quantity text DEFAULT NULL::text, order_time text DEFAULT NULL::text, status text DEFAULT '
         'NULL::text, phases jsonb DEFAULT NULL::jsonb, confirmed_at text DEFAULT NULL::text, refunded text DEFAULT '
@@ -103,12 +104,17 @@ SELECT bag_eq($$
     ('my_events', 'after text DEFAULT NULL::text, "limit" integer DEFAULT 100',
         'TABLE(seq bigint, currency text, cursor text, event json)'),
     ('my_events_cursor', '', 'text'),
+    ('on_behalf_of', 'person text', 'void'),
     ('order_key', 'source regclass, VARIADIC key "any"', 'text'),
     ('preview', 'source regclass, "row" "any"', 'TABLE(topic text, subject text, outcome text, amount numeric, '
         'detail text)'),
+    ('preview', 'source regclass, "row" "any", draft integer', 'TABLE(topic text, subject text, outcome text, amount '
+        'numeric, detail text)'),
     ('reconcile', 'source regclass, keys text[] DEFAULT NULL::text[], deferred_only boolean DEFAULT false, "limit" '
         'integer DEFAULT NULL::integer', 'bigint'),
     ('reset', 'keep text DEFAULT ''rules''::text, replay boolean DEFAULT false', 'bigint'),
+    ('reject_rule', 'draft integer, reason text', 'void'),
+    ('require_approval', 'required boolean', 'integer'),
     ('retry', 'source regclass DEFAULT NULL::regclass, "limit" integer DEFAULT NULL::integer, OUT healed bigint, OUT '
         'failing bigint, OUT busy bigint', 'record'),
     ('revoke_right', 'right_name text, role name', 'boolean'),
@@ -120,6 +126,7 @@ SELECT bag_eq($$
     ('set_ageing', 'source regclass, auto_confirm_after interval DEFAULT NULL::interval, give_up_after interval DEFAULT '
         'NULL::interval', 'bigint'),
     ('set_group', 'name text, mode text DEFAULT ''first''::text', 'void'),
+    ('set_max_percent', 'max_percent numeric', 'void'),
     ('set_programme', 'time_zone text', 'void'),
     ('set_rule', 'name text, percent numeric DEFAULT NULL::numeric, fixed numeric DEFAULT NULL::numeric, per_unit '
         'numeric DEFAULT NULL::numeric, currency text DEFAULT NULL::text, scope jsonb DEFAULT NULL::jsonb, condition '
@@ -140,6 +147,7 @@ SELECT bag_eq($$
     ('unmap_login', 'login name', 'boolean'),
     ('unschedule', 'job text DEFAULT NULL::text', 'integer'),
     ('upgrade_store', '', 'integer'),
+    ('withdraw_rule', 'draft integer', 'void'),
     ('versions', 'OUT part text, OUT version text, OUT latest text, OUT advice text', 'SETOF record')
     $$, 'functions have the signatures of the reference');
 SELECT bag_eq($$
@@ -156,7 +164,7 @@ SELECT bag_eq($$
 -- Views
 SELECT views_are('rebate', ARRAY['accruals', 'balances', 'decisions', 'delivery_status', 'entries', 'failed_orders', 'failures',
     'findings', 'freezes', 'granted_rights', 'house_balances', 'jobs', 'ledger_accounts', 'my_balance', 'my_channel', 'my_entries',
-    'my_rebates', 'rule_versions', 'rules', 'sources', 'stat_backlog',
+    'my_rebates', 'rule_drafts', 'rule_versions', 'rules', 'sources', 'stat_backlog',
     'stat_delivery', 'stat_engine', 'stat_jobs', 'trial_balance']);
 SELECT columns_are('rebate', 'stat_engine', ARRAY['scope', 'transactions', 'rolled_back', 'statements', 'bulk_statements', 'inserted',
     'updated', 'deleted', 'deferred', 'posted', 'failed', 'rebates', 'entries', 'retries', 'conflicts', 'rule_builds', 'collect_time',
@@ -195,7 +203,7 @@ SELECT columns_are('rebate', 'rules', ARRAY['rule', 'version', 'formula', 'rate'
     'valid_from', 'valid_to', 'rule_group', 'priority', 'campaign', 'arguments']);
 SELECT columns_are('rebate', 'rule_versions', ARRAY['rule', 'version', 'formula', 'rate', 'currency', 'scope',
     'condition', 'valid_from', 'valid_to', 'rule_group', 'priority', 'campaign', 'arguments', 'generation',
-    'created_at', 'created_by']);
+    'created_at', 'created_by', 'draft', 'approved_by']);
 SELECT columns_are('rebate', 'my_balance', ARRAY['currency', 'tracked', 'pending', 'maturing', 'available', 'held',
     'last_entry', 'posted_at']);
 SELECT columns_are('rebate', 'my_rebates', ARRAY['currency', 'seq', 'source', 'order_key', 'rule', 'phase', 'bucket',
@@ -204,6 +212,9 @@ SELECT columns_are('rebate', 'my_entries', ARRAY['currency', 'seq', 'kind', 'fro
     'order_key', 'rule', 'tracked', 'pending', 'maturing', 'available', 'held', 'event_at', 'effective_date', 'book_date',
     'posted_at']);
 SELECT columns_are('rebate', 'my_channel', ARRAY['channel']);
+SELECT columns_are('rebate', 'rule_drafts', ARRAY['draft', 'kind', 'rule', 'state', 'changes', 'arguments', 'condition', 'base',
+    'base_version', 'current_version', 'stale', 'author', 'author_claim', 'author_role', 'written_at', 'decided_by',
+    'decided_claim', 'decided_at', 'reason', 'version']);
 SELECT columns_are('rebate', 'ledger_accounts', ARRAY['code', 'kind', 'description']);
 SELECT triggers_are('public', 'orders', ARRAY['rebate_insert', 'rebate_update', 'rebate_delete', 'rebate_truncate']);
 
@@ -274,7 +285,7 @@ SELECT throws_ok('TRUNCATE orders', '42501', NULL, 'but gets no TRUNCATE by us')
 SELECT throws_ok('SELECT rebate.flush()', '42501', NULL, 'may not flush');
 SELECT throws_ok(format('SELECT * FROM rebate.%I', v), '42501', NULL, 'and reads no view: ' || v)
 FROM unnest(ARRAY['accruals', 'balances', 'decisions', 'delivery_status', 'entries', 'failed_orders', 'failures', 'findings', 'freezes', 'granted_rights',
-    'house_balances', 'jobs', 'ledger_accounts', 'my_balance', 'my_channel', 'my_entries', 'my_rebates', 'rule_versions', 'rules', 'sources', 'stat_backlog',
+    'house_balances', 'jobs', 'ledger_accounts', 'my_balance', 'my_channel', 'my_entries', 'my_rebates', 'rule_drafts', 'rule_versions', 'rules', 'sources', 'stat_backlog',
     'stat_delivery', 'stat_engine', 'stat_jobs', 'trial_balance',
     'channel_key', 'cluster']) AS v;
 SELECT throws_ok(c, '42501', NULL, 'nor may: ' || c)
