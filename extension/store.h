@@ -23,6 +23,8 @@
 
 #define IDS_PER_CALL	64		/* increment of rebate_data.id */
 
+#define FORMER_KEY_LENGTH	32	/* bytes of the secret of former keys */
+
 /* The tables of the store, and the indexes that are reached without SPI; store_shape.c has more of them */
 typedef enum StoreTable
 {
@@ -55,6 +57,10 @@ typedef enum StoreTable
 	ST_ALLOWED_FUNCTION,
 	ST_JOB,
 	ST_FINDING,
+	ST_FORMER_MEMBER,
+	ST_FORMER_SECRET,
+	ST_ERASURE,
+	ST_ERASURE_REQUEST,
 	ST_LEDGER,					/* a view */
 	/* of version 2 */
 	ST_LOGIN,
@@ -84,6 +90,7 @@ typedef enum StoreIndex
 	SI_FREEZE,
 	SI_RULE,
 	SI_LOGIN,
+	SI_FORMER_MEMBER,
 	NUM_STORE_INDEXES
 } StoreIndex;
 
@@ -108,6 +115,9 @@ typedef struct Store
 	pg_tz	   *zone;			/* the same */
 	bool		maybe_deferred; /* orders may wait for reconcile() */
 	bool		sandbox;		/* rebate.reset() may empty it */
+	bool		maybe_former;	/* members may have had other keys, or be erased */
+	bool		has_former_key;
+	uint8		former_key[FORMER_KEY_LENGTH];	/* of their hashes */
 } Store;
 
 /*
