@@ -281,9 +281,12 @@ write_posting(Posting *p)
 
 		if (account->first == NULL)
 			continue;
-		/* a member who was erased meanwhile has no entries any more */
 		while (account->first && !post_replace_account(p, account, post_form_entries(p, account)))
+		{
 			p->nentries = nentries;
+			if (account->member && post_account_is_erased(account))
+				post_erase_account(p, account);
+		}
 	}
 	post_write_accruals(p);
 	post_write_waiting(p);
@@ -367,8 +370,11 @@ post_new_order(Store *store, PostOrder *order)
 		if (!is_new || account == NULL || post_replace_account(&p, account, newtuple))
 			break;
 		post_withdraw_accruals(&p);
-		if (account->first == NULL)
+		if (account->member && post_account_is_erased(account))
+		{
+			post_erase_account(&p, account);
 			account = NULL;
+		}
 	}
 	if (is_new)
 	{

@@ -468,6 +468,16 @@ post_resolve_accounts(Posting *p)
 		;
 }
 
+/* Whether an account is in the list already, under the key that its member had before */
+static bool
+is_listed(const Posting *p, const PostAccount *account)
+{
+	for (int i = 0; i < p->naccounts; i++)
+		if (p->accounts[i].account_id == ((Form_account) GETSTRUCT(account->tuple))->account_id)
+			return true;
+	return false;
+}
+
 void
 post_list_accounts(Posting *p)
 {
@@ -489,12 +499,15 @@ post_list_accounts(Posting *p)
 		{
 			/* orders of a member who was erased meanwhile have no wishes any more */
 			follow_member(p, account);
-			if (d->nwishes > 0)
+			if (d->nwishes == 0)
+				continue;
+			account->member = d->member;
+			account->tuple = post_find_account(p, account, snapshot);
+			if (account->tuple == NULL || is_listed(p, account))
 				ereport(ERROR,
 						(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 						 errmsg("could not serialize access since a member was given another key"),
 						 errhint("Try the transaction again.")));
-			continue;
 		}
 		account->account_id = ((Form_account) GETSTRUCT(account->tuple))->account_id;
 		p->naccounts++;

@@ -149,8 +149,6 @@ post_replace_account(Posting *p, PostAccount *account, HeapTuple newtuple)
 				(errcode(ERRCODE_RB_STORE_DAMAGED),
 				 errmsg("account " INT64_FORMAT " was deleted", account->account_id),
 				 errhint("Restore it; rebate.audit() lists what is wrong.")));
-	if (account->member && post_account_is_erased(account))
-		post_erase_account(p, account);
 	return false;
 }
 
