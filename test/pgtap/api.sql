@@ -21,7 +21,7 @@ REVOKE CREATE ON DATABASE rebate_test FROM rebate_test_mallory;
 CREATE EXTENSION rebate;
 SELECT hasnt_schema('rebate_data', 'CREATE EXTENSION makes no store');
 SELECT is_empty($$ SELECT c.oid::regclass FROM pg_class c WHERE relnamespace = 'rebate'::regnamespace
-    AND relkind <> 'i' AND relname NOT IN ('channel_key', 'cluster', 'delivery_status') AND relname NOT !~ '^(my|stat)_' $$,
+    AND relkind <> 'i' AND relname NOT IN ('channel_key', 'cluster', 'delivery_status') AND relname !~ '^(my|stat)_' $$,
     'nor a table or view, but those of delivery of members and of statistics');
 CREATE TABLE orders (id int PRIMARY KEY, customer text, total numeric(12,2));
 SELECT lives_ok($$ SELECT rebate.attach('orders', member => 'customer', amount => 'total', currency => 'EUR') $$,
