@@ -68,7 +68,8 @@ check_entry(AccountWalk *walk, const LedgerEntry *entry)
 
 	if (e.amount <= 0 || e.debit == e.credit)
 		report_entry(walk, e.seq, "entry is no movement", NULL);
-	known_kind = e.kind == ENTRY_ACCRUE || e.kind == ENTRY_REVERSE || e.kind == ENTRY_MOVE;
+	known_kind = e.kind == ENTRY_ACCRUE || e.kind == ENTRY_REVERSE || e.kind == ENTRY_MOVE ||
+		e.kind == ENTRY_WRITE_OFF;
 	if (!known_kind)
 		report_entry(walk, e.seq, "unknown kind of entry", psprintf("The kind is \"%c\".", e.kind));
 	if (e.posted_at < walk->posted_at)
@@ -199,6 +200,7 @@ typedef enum RunWhen
 	IN_DOUBT,					/* the pass found something */
 	IF_PARTS,					/* ... or there are orders of several rows */
 	IF_FROZEN,					/* ... or frozen orders */
+	IF_ERASED,					/* ... or erased members */
 	ALWAYS						/* its tables are small */
 } RunWhen;
 
@@ -226,7 +228,7 @@ static const LedgerQuery ledger_queries[] = {
 		"                     sum(amount * ((credit = 3)::int - (debit = 3)::int)),"
 		"                     sum(amount * ((credit = 4)::int - (debit = 4)::int)),"
 		"                     sum(amount * ((credit = 5)::int - (debit = 5)::int))] AS buckets"
-		"          FROM rebate_data.ledger WHERE kind IN ('a', 'r', 'm')"
+		"          FROM rebate_data.ledger WHERE kind IN ('a', 'r', 'm', 'w')"
 		"         GROUP BY accrual_id, account_id) e"
 		"    ON e.accrual_id = x.accrual_id AND e.account_id = x.account_id"
 		" WHERE x.accrual_id IS NULL OR x.earned <> coalesce(e.earned, 0)"
@@ -328,6 +330,33 @@ static const LedgerQuery ledger_queries[] = {
 		"                      AND t.tgenabled IN ('O', 'A'))"}
 };
 
+/* The same of what version 2 of the store has */
+static const LedgerQuery erasure_queries[] = {
+	{IF_ERASED,
+		"SELECT 'erased member has a balance', 'account ' || account_id, NULL"
+		"  FROM rebate_data.account"
+		" WHERE status = 'e' AND (tracked <> 0 OR pending <> 0 OR maturing <> 0 OR available <> 0 OR held <> 0)"},
+	{IF_ERASED,
+		"SELECT 'rebate of an erased member is not settled', 'accrual ' || x.accrual_id, NULL"
+		"  FROM rebate_data.accrual x JOIN rebate_data.account a ON a.account_id = x.account_id"
+		" WHERE a.status = 'e' AND x.earned <> 0 AND x.flags & 16392 <> 16392"},
+	/* money that leaves the books takes two */
+	{IF_ERASED,
+		"SELECT 'balance written off without two people', 'account ' || w.account_id, NULL"
+		"  FROM (SELECT DISTINCT account_id FROM rebate_data.ledger WHERE kind = 'w' OR debit = 20 OR credit = 20) w"
+		"  LEFT JOIN rebate_data.account a ON a.account_id = w.account_id"
+		" WHERE NOT EXISTS (SELECT FROM rebate_data.erasure e WHERE e.member = a.member AND a.status = 'e'"
+		"                      AND e.requested_by <> e.erased_by)"},
+	{ALWAYS,
+		"SELECT 'erased members can come back', 'rebate_data.former_secret', 'Without the secret no old key is recognized.'"
+		" WHERE EXISTS (SELECT FROM rebate_data.former_member)"
+		"   AND NOT EXISTS (SELECT FROM rebate_data.former_secret WHERE length(key) = 32)"},
+	{ALWAYS,
+		"SELECT 'a key that was replaced leads nowhere', 'member ' || f.member, NULL"
+		"  FROM rebate_data.former_member f"
+		" WHERE f.member IS NOT NULL AND NOT EXISTS (SELECT FROM rebate_data.account a WHERE a.member = f.member)"}
+};
+
 /* Run one of the queries, and report what it returns. */
 static void
 report_query(ReturnSetInfo *result, const char *sql)
@@ -339,6 +368,20 @@ report_query(ReturnSetInfo *result, const char *sql)
 					 SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, 1),
 					 SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, 2),
 					 SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, 3));
+}
+
+/* Run those of the queries that are worth it. */
+static void
+run_queries(ReturnSetInfo *result, const LedgerQuery *queries, int n, const LedgerDoubt *doubt)
+{
+	for (int i = 0; i < n; i++)
+	{
+		RunWhen		when = queries[i].when;
+
+		if (doubt->any || when == ALWAYS || (when == IF_PARTS && doubt->parts) ||
+			(when == IF_FROZEN && doubt->frozen) || (when == IF_ERASED && doubt->erased))
+			report_query(result, queries[i].sql);
+	}
 }
 
 void
@@ -353,13 +396,8 @@ audit_ledger(Store *store, ReturnSetInfo *result)
 	UnregisterSnapshot(snapshot);
 
 	store_spi_begin(store, &scope);
-	for (int i = 0; i < (int) lengthof(ledger_queries); i++)
-	{
-		RunWhen		when = ledger_queries[i].when;
-
-		if (doubt.any || when == ALWAYS || (when == IF_PARTS && doubt.parts) ||
-			(when == IF_FROZEN && doubt.frozen))
-			report_query(result, ledger_queries[i].sql);
-	}
+	run_queries(result, ledger_queries, lengthof(ledger_queries), &doubt);
+	if (store->version >= 2)
+		run_queries(result, erasure_queries, lengthof(erasure_queries), &doubt);
 	store_spi_end(&scope);
 }

@@ -347,7 +347,7 @@ meet_row(SourceAudit *a, AuditRow *row)
 		a->nmoney += needs_order((Form_accrual) GETSTRUCT(row->facts.rows[i])) ? 1 : 0;
 
 	/* of what is deferred, reconcile() will decide it */
-	row->decides = !row->facts.deferred &&
+	row->decides = !row->facts.deferred && !ORDER_IS_SETTLED(row->facts.flags) &&
 		!(row->facts.seen && (row->facts.flags & (ORDER_BEFORE_ATTACHMENT | ORDER_FAILED)));
 }
 
@@ -355,7 +355,8 @@ meet_row(SourceAudit *a, AuditRow *row)
 static void
 check_row(SourceAudit *a, const AuditRow *row)
 {
-	if (row->facts.deferred)
+	/* what is posted of an erased member's order has no target any more */
+	if (row->facts.deferred || ORDER_IS_SETTLED(row->facts.flags))
 		return;
 	if (!row->decides)
 	{

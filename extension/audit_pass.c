@@ -342,6 +342,8 @@ compare_accounts(LedgerPass *pass)
 		CHECK_FOR_INTERRUPTS();
 		if (!is_of_part(pass, row->account_id))
 			continue;
+		if (row->status == ACCOUNT_ERASED)
+			pass->doubt.erased = true;
 		account = account_lookup(pass->accounts, row->account_id);
 		if (account == NULL || account->last_seq != row->last_entry ||
 			account->check != row->last_check ||
@@ -534,7 +536,10 @@ check_row(LedgerPass *pass, const LedgerRow *row)
 	if (pass->part == 0)
 	{
 		pass->nentries++;
-		if ((e->kind != ENTRY_ACCRUE && e->kind != ENTRY_REVERSE && e->kind != ENTRY_MOVE) ||
+		if (e->kind == ENTRY_WRITE_OFF || e->debit == LEDGER_WRITE_OFF || e->credit == LEDGER_WRITE_OFF)
+			pass->doubt.erased = true;
+		if ((e->kind != ENTRY_ACCRUE && e->kind != ENTRY_REVERSE && e->kind != ENTRY_MOVE &&
+			 e->kind != ENTRY_WRITE_OFF) ||
 			e->accrual_id == 0 || !is_known(&pass->ledger_accounts, e->debit) ||
 			!is_known(&pass->ledger_accounts, e->credit))
 			pass->doubt.any = true;

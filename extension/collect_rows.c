@@ -53,6 +53,8 @@ failed_decision(const OrderFacts *facts, int32 generation, bool old_order, int s
 	d->sqlerrcode = sqlerrcode;
 	d->error = error;
 	d->error_detail = detail;
+	if (ORDER_IS_SETTLED(facts->flags))
+		decide_settled(facts, d);
 	return d;
 }
 

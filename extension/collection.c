@@ -15,6 +15,7 @@
 
 #include "collect_internal.h"
 #include "guard.h"
+#include "former.h"
 #include "links.h"
 
 /* Orders remembered as touched after posting; beyond, all count as touched */
@@ -295,6 +296,7 @@ collect_at_xact_end(void)
 	undos = NULL;
 	nundos = allocated_undos = 0;
 	links_at_xact_end();
+	former_at_xact_end();
 }
 
 /*

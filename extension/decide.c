@@ -102,6 +102,19 @@ decision_from_facts(DecideContext *context, OrderImage *image, OrderFacts *facts
 	return d;
 }
 
+/*
+ * The member is erased whose order it was: nothing that its row says, or the shop
+ * does with it, moves any money.
+ */
+void
+decide_settled(const OrderFacts *facts, Decision *d)
+{
+	d->keep = true;
+	d->failed = false;
+	d->phase = facts->phase;
+	d->flags = facts->flags;
+}
+
 /* The row of an order is gone: its money goes with it, or stays for good. */
 static void
 decide_gone(DecideContext *context, OrderFacts *facts, Decision *d)
@@ -200,6 +213,11 @@ decide(DecideContext *context, OrderImage *image, OrderFacts *facts)
 	Decision   *d = decision_from_facts(context, image, facts);
 	bool		too_old;
 
+	if (ORDER_IS_SETTLED(facts->flags))
+	{
+		decide_settled(facts, d);
+		return d;
+	}
 	if (image == NULL)
 	{
 		decide_gone(context, facts, d);
@@ -210,6 +228,11 @@ decide(DecideContext *context, OrderImage *image, OrderFacts *facts)
 		return d;
 	/* a row that cannot be judged leaves the order where it stood */
 	d->phase = facts->seen ? facts->phase : PHASE_VOID;
+	if (image->erased)
+	{
+		d->flags |= ORDER_ERASED;
+		return d;
+	}
 	if (!decide_readable(context, image, facts, d))
 		return d;
 	decide_phase(context, image, facts, d);

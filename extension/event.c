@@ -496,7 +496,8 @@ put_event(StringInfo buf, const EventRow *row)
 	appendBinaryStringInfo(buf, names->owner.data, names->owner.len);
 	put_literal(buf, ", \"kind\": \"");
 	appendStringInfoString(buf, e->kind == ENTRY_ACCRUE ? "accrue" :
-						   e->kind == ENTRY_REVERSE ? "reverse" : "move");
+						   e->kind == ENTRY_REVERSE ? "reverse" :
+						   e->kind == ENTRY_WRITE_OFF ? "write_off" : "move");
 	put_literal(buf, "\", \"amount\": \"");
 	put_money(buf, e->amount, names->scale);
 	put_literal(buf, "\", \"from\": ");

@@ -125,7 +125,7 @@ explain_ledger(Explain *e)
 	/* an order that was given another key takes its accruals along */
 	sql_run("SELECT 'entry'::text, 'seq ' || e.seq,"
 			"       CASE e.kind WHEN 'a' THEN 'accrue' WHEN 'r' THEN 'reverse' WHEN 'm' THEN 'move'"
-			"            ELSE e.kind::text END,"
+			"            WHEN 'w' THEN 'write_off' ELSE e.kind::text END,"
 			"       e.amount * c.unit,"
 			"       d.code || ' -> ' || k.code || ', member ' || a.member || ', posted ' || e.posted_at"
 			"  FROM rebate_data.accrual x"

@@ -181,6 +181,7 @@ explain_order(Explain *e, ErrorData *error)
 	OrderImage *image = e->image_read ? &e->image : NULL;
 	Decision   *d = e->decision;
 	bool		readable = image && image->sqlerrcode == 0;
+	bool		erased = error == NULL && d && (d->flags & ORDER_ERASED);
 	bool		looked = false;
 	const char *outcome;
 	StringInfoData detail;
@@ -191,6 +192,15 @@ explain_order(Explain *e, ErrorData *error)
 		outcome = "not seen";
 		explain_remark(&detail, e->row_there ? "the row came while nothing was collected" :
 					   "there is no such row");
+	}
+	else if (erased)
+	{
+		outcome = "erased";
+		explain_remark(&detail, ORDER_IS_SETTLED(d->flags) ?
+					   "what was posted before its member was erased stays" :
+					   "its member is erased: it earns nothing");
+		if (!e->row_there)
+			explain_remark(&detail, "its row is gone");
 	}
 	else if ((facts->flags & ORDER_FAILED) || error || (d && d->failed))
 	{
@@ -247,7 +257,7 @@ explain_order(Explain *e, ErrorData *error)
 	if (e->links.root)
 		explain_remark(&detail, "split from order %s", e->links.root);
 	explain_group(e, &detail);
-	if (image && image->member)
+	if (image && image->member && !erased)
 		explain_remark(&detail, "member %s", image->member);
 	if (image && image->currency)
 		explain_remark(&detail, "currency %s", image->currency->code);

@@ -10,10 +10,8 @@
 #include "utils/timestamp.h"
 
 #include "arith.h"
+#include "former.h"
 #include "order.h"
-
-/* Longest key and member, in bytes: an index row has a limit */
-#define MAX_KEY_LENGTH 2000
 
 /* The row cannot be decided: remember why, once. */
 static void
@@ -208,13 +206,58 @@ read_currency(Store *store, Source *source, TupleTableSlot *slot, OrderImage *im
 	return currency;
 }
 
+/* The member of a row, NULL if it has none or that is too long */
+static char *
+read_member(Source *source, TupleTableSlot *slot, bool *isnull)
+{
+	Datum		value = expr_eval(&source->member, slot, isnull);
+	char	   *member = NULL;
+
+	if (!*isnull && !canon_is_huge(&source->member_canon, value))
+		member = canon_text(&source->member_canon, value);
+	return member && strlen(member) > MAX_KEY_LENGTH ? NULL : member;
+}
+
+/*
+ * The same as image_read_row(), for an order that is to be decided.  A member's
+ * key that was replaced is the one that took its place.  Of an erased member's
+ * order nothing more is read, so that nothing more of it can be wrong, and be
+ * written down; but what a return takes belongs to its original, whoever brings
+ * it.
+ */
+void
+image_read(Store *store, Source *source, TupleTableSlot *slot, OrderImage *image)
+{
+	char	   *now = NULL;
+
+	if (store->maybe_former && !source->broken)
+	{
+		bool		isnull;
+		char	   *member = read_member(source, slot, &isnull);
+		FormerKind	kind = member ? former_find(store, member, &now) : FORMER_NOT;
+
+		if (kind == FORMER_ERASED &&
+			(source->original == NULL || read_other_key(source, source->original, slot) == NULL))
+		{
+			memset(image, 0, sizeof(*image));
+			image->slot = slot;
+			image->key = image_key(source, slot);
+			image->erased = true;
+			return;
+		}
+	}
+	image_read_row(store, source, slot, image);
+	if (now)
+		image->member = now;
+}
+
 /*
  * Fill *image from the row in "slot".  A row that cannot be decided has
  * sqlerrcode set; what is wrong with it does not raise.  Everything is allocated
  * in the current context or points into the slot.
  */
 void
-image_read(Store *store, Source *source, TupleTableSlot *slot, OrderImage *image)
+image_read_row(Store *store, Source *source, TupleTableSlot *slot, OrderImage *image)
 {
 	bool		isnull;
 	Datum		value;
@@ -233,14 +276,9 @@ image_read(Store *store, Source *source, TupleTableSlot *slot, OrderImage *image
 
 	if (strncmp(image->key, LONG_KEY_PREFIX, strlen(LONG_KEY_PREFIX)) == 0)
 		fail(image, "the key is too long", NULL);
-	value = expr_eval(&source->member, slot, &isnull);
-	if (!isnull && !canon_is_huge(&source->member_canon, value))
-		image->member = canon_text(&source->member_canon, value);
-	if (!isnull && (image->member == NULL || strlen(image->member) > MAX_KEY_LENGTH))
-	{
+	image->member = read_member(source, slot, &isnull);
+	if (!isnull && image->member == NULL)
 		fail(image, "the member is too long", NULL);
-		image->member = NULL;
-	}
 
 	image->amount = read_number(&source->amount, slot, image, "the amount");
 	if (image->amount == NULL)

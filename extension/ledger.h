@@ -28,6 +28,9 @@ typedef struct FormData_account
 
 typedef FormData_account *Form_account;
 
+/* account.status; all others are 'a' */
+#define ACCOUNT_ERASED	'e'
+
 enum AccountColumn
 {
 	AC_ACCOUNT_ID = 1, AC_CURRENCY = 11, AC_MEMBER = 12, AC_HANDLE = 14

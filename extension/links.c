@@ -240,7 +240,7 @@ links_judge(Store *store, Source *source, Relation rel, OrderImage *image, Snaps
 			LinkGroups *groups, OrderLinks *links, List **mistaken)
 {
 	memset(links, 0, sizeof(*links));
-	if (!source->linked || image->sqlerrcode != 0)
+	if (!source->linked || image->sqlerrcode != 0 || image->erased)
 		return;
 	links->judged = true;
 	if (image->original && strcmp(image->original, image->key) != 0)

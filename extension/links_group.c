@@ -378,7 +378,7 @@ read_rows(LinkGroups *groups, OrderGroup *group, Source *source, Relation rel, R
 		if (!facts_fetch_row(source, rel, key, groups->snapshot, slot))
 			continue;
 		own = keep_row(groups, source, slot);
-		image_read(groups->store, source, own, &image);
+		image_read_row(groups->store, source, own, &image);
 		facts_read(groups->store, accrual, source->source_id, key, groups->snapshot, &facts);
 		if (counts(source, &image, &facts))
 			add_peer(groups, group, key, &image);

@@ -18,6 +18,7 @@ typedef struct OrderImage
 {
 	char	   *key;			/* canonical */
 	char	   *member;			/* canonical; NULL: a guest */
+	bool		erased;			/* the member is erased, and nothing more was read */
 	CurrencyInfo *currency;
 	Phase		phase;
 	Numeric		amount;
@@ -101,11 +102,15 @@ typedef struct Decision
 	const char *error_detail;
 } Decision;
 
+/* Longest key and member, in bytes: an index row has a limit */
+#define MAX_KEY_LENGTH 2000
+
 /* Begins the stand-in of a key that is too long to be kept */
 #define LONG_KEY_PREFIX "(too long) "
 
 /* image.c: read a row; never raises unless an expression does */
 extern void image_read(Store *store, Source *source, TupleTableSlot *slot, OrderImage *image);
+extern void image_read_row(Store *store, Source *source, TupleTableSlot *slot, OrderImage *image);
 extern bool image_is_old(Source *source, TupleTableSlot *slot);
 extern char *image_key(Source *source, TupleTableSlot *slot);
 
@@ -220,6 +225,9 @@ typedef struct DecideContext
 } DecideContext;
 
 extern Decision *decide(DecideContext *context, OrderImage *image, OrderFacts *facts);
+
+/* Make a decision that of an order that is settled (ORDER_IS_SETTLED) */
+extern void decide_settled(const OrderFacts *facts, Decision *d);
 
 /*
  * The moment up to which the clock confirms and gives up what is decided; before

@@ -131,6 +131,8 @@ plan_order(Posting *p, PostOrder *order)
 	int			nopened = 0;
 
 	/* what was recorded while it was decided */
+	if (ORDER_IS_SETTLED(facts->flags))
+		decide_settled(facts, d);
 	d->flags = (d->flags & ~ORDER_FROZEN) | (facts->flags & ORDER_FROZEN);
 	for (int i = 0; i < d->nwishes; i++)
 		if (d->wishes[i].has_due)
@@ -279,8 +281,12 @@ write_posting(Posting *p)
 
 		if (account->first == NULL)
 			continue;
-		while (!post_replace_account(p, account, post_form_entries(p, account)))
+		while (account->first && !post_replace_account(p, account, post_form_entries(p, account)))
+		{
 			p->nentries = nentries;
+			if (account->member && post_account_is_erased(account))
+				post_erase_account(p, account);
+		}
 	}
 	post_write_accruals(p);
 	post_write_waiting(p);
@@ -364,6 +370,11 @@ post_new_order(Store *store, PostOrder *order)
 		if (!is_new || account == NULL || post_replace_account(&p, account, newtuple))
 			break;
 		post_withdraw_accruals(&p);
+		if (account->member && post_account_is_erased(account))
+		{
+			post_erase_account(&p, account);
+			account = NULL;
+		}
 	}
 	if (is_new)
 	{

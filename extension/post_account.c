@@ -18,6 +18,7 @@
 #include "utils/snapmgr.h"
 
 #include "account_memo.h"
+#include "former.h"
 #include "post_internal.h"
 
 static int
@@ -165,6 +166,33 @@ post_find_account(Posting *p, PostAccount *account, Snapshot snapshot)
 	return tuple;
 }
 
+/*
+ * Take out the accounts of members who have another key now, or are erased, and
+ * keep those that are left from it until the end of the transaction.
+ */
+static int
+drop_former(Store *store, AccountToFind *accounts, int n)
+{
+	const char **keys;
+	int			left = 0;
+
+	if (store->version < 2)
+		return n;
+	keys = palloc(sizeof(char *) * n);
+	for (int i = 0; i < n; i++)
+		keys[i] = accounts[i].member;
+	former_lock_open(keys, n);
+	for (int i = 0; i < n; i++)
+	{
+		char	   *now;
+
+		if (former_find_now(store, accounts[i].member, &now) == FORMER_NOT)
+			accounts[left++] = accounts[i];
+	}
+	pfree(keys);
+	return left;
+}
+
 void
 post_create_accounts(Store *store, AccountToFind *accounts, int n)
 {
@@ -176,6 +204,9 @@ post_create_accounts(Store *store, AccountToFind *accounts, int n)
 	Datum		values[3];
 	Oid			argtypes[3] = {INT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID};
 
+	n = drop_former(store, accounts, n);
+	if (n == 0)
+		return;
 	for (int i = 0; i < n; i++)
 	{
 		ids[i] = Int64GetDatum(accounts[i].account_id);
@@ -223,17 +254,102 @@ create_missing(Posting *p, PostAccount **missing, int n)
 	post_create_accounts(p->store, accounts, n);
 }
 
+/* Whether a decision is about money of the account of this name */
+static bool
+is_of(const Decision *d, const PostAccount *account)
+{
+	return (d->member == account->member || strcmp(d->member, account->member) == 0) &&
+		strcmp(d->currency.code, account->currency) == 0;
+}
+
+/* Orders of an erased member are recorded, and earn nothing. */
+static void
+erase_wishes(Posting *p, const PostAccount *account)
+{
+	for (int i = 0; i < p->norders; i++)
+	{
+		Decision   *d = p->orders[i].decision;
+
+		if (d->nwishes > 0 && is_of(d, account))
+		{
+			d->nwishes = 0;
+			d->flags |= ORDER_ERASED;
+		}
+	}
+}
+
+/*
+ * An account can neither be found nor opened: since the orders were decided its
+ * member was erased, or given another key, which they are posted under then.
+ */
+static void
+follow_member(Posting *p, const PostAccount *account)
+{
+	char	   *now;
+
+	switch (former_find_now(p->store, account->member, &now))
+	{
+		case FORMER_ERASED:
+			erase_wishes(p, account);
+			break;
+		case FORMER_REPLACED:
+			for (int i = 0; i < p->norders; i++)
+				if (p->orders[i].decision->nwishes > 0 &&
+					is_of(p->orders[i].decision, account))
+					p->orders[i].decision->member = now;
+			break;
+		default:
+			elog(ERROR, "account was created but is not there");
+	}
+}
+
+void
+post_erase_account(Posting *p, PostAccount *account)
+{
+	int		   *places = palloc(sizeof(int) * Max(p->nwrites, 1));
+	int			n = 0;
+
+	erase_wishes(p, account);
+	account->first = account->last = NULL;
+
+	/* of what it had to write for an order only the bare decision is left */
+	for (int i = 0; i < p->nwrites; i++)
+	{
+		AccrualWrite *write = &p->writes[i];
+
+		if (write->wish && write->order->decision->nwishes == 0)
+		{
+			if (write->part > 0)
+				continue;
+			write->wish = NULL;
+			write->account_id = write->seq = 0;
+			write->newtuple = post_form_accrual(p, write, NULL, 0, NULL);
+		}
+		places[i] = n;
+		p->writes[n++] = *write;
+	}
+	p->nwrites = n;
+	for (int i = 0; i < p->naccounts; i++)
+		for (Movement *m = p->accounts[i].first; m; m = m->next)
+			if (m->opens >= 0)
+				m->opens = places[m->opens];
+	pfree(places);
+}
+
 /*
  * List the accounts of all orders: those that wishes name and those that hold
- * accruals.  Then find or make them, and sort them by id without doubles.
+ * accruals.  Then find or make them, and sort them by id without doubles.  Returns
+ * false if members were found to have other keys than the orders say: they are to
+ * be listed again.
  */
-void
-post_resolve_accounts(Posting *p)
+static bool
+resolve_accounts(Posting *p)
 {
 	int			allocated = Max(8, p->norders * 2);
 	PostAccount **missing;
 	int			nmissing = 0,
 				n = 0;
+	bool		followed = false;
 	Snapshot	snapshot;
 
 	p->accounts = palloc0(sizeof(PostAccount) * allocated);
@@ -306,9 +422,14 @@ post_resolve_accounts(Posting *p)
 		{
 			missing[i]->tuple = post_find_account(p, missing[i], snapshot);
 			if (missing[i]->tuple == NULL)
-				elog(ERROR, "account was created but is not there");
+			{
+				follow_member(p, missing[i]);
+				followed = true;
+			}
 		}
 		UnregisterSnapshot(snapshot);
+		if (followed)
+			return false;
 	}
 
 	/* ids: sort, drop doubles, keep the names */
@@ -337,14 +458,24 @@ post_resolve_accounts(Posting *p)
 		if (p->accounts[i].member)
 			p->by_name[p->nby_name++] = &p->accounts[i];
 	qsort(p->by_name, p->nby_name, sizeof(PostAccount *), compare_name_pointers);
+	return true;
 }
 
-/* Whether a decision is about money of the account of this name */
-static bool
-is_of(const Decision *d, const PostAccount *account)
+void
+post_resolve_accounts(Posting *p)
 {
-	return (d->member == account->member || strcmp(d->member, account->member) == 0) &&
-		strcmp(d->currency.code, account->currency) == 0;
+	while (!resolve_accounts(p))
+		;
+}
+
+/* Whether an account is in the list already, under the key that its member had before */
+static bool
+is_listed(const Posting *p, const PostAccount *account)
+{
+	for (int i = 0; i < p->naccounts; i++)
+		if (p->accounts[i].account_id == ((Form_account) GETSTRUCT(account->tuple))->account_id)
+			return true;
+	return false;
 }
 
 void
@@ -365,7 +496,19 @@ post_list_accounts(Posting *p)
 		account->currency = d->currency.code;
 		account->tuple = post_find_account(p, account, snapshot);
 		if (account->tuple == NULL)
-			elog(ERROR, "account was found or created but is not there");
+		{
+			/* orders of a member who was erased meanwhile have no wishes any more */
+			follow_member(p, account);
+			if (d->nwishes == 0)
+				continue;
+			account->member = d->member;
+			account->tuple = post_find_account(p, account, snapshot);
+			if (account->tuple == NULL || is_listed(p, account))
+				ereport(ERROR,
+						(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+						 errmsg("could not serialize access since a member was given another key"),
+						 errhint("Try the transaction again.")));
+		}
 		account->account_id = ((Form_account) GETSTRUCT(account->tuple))->account_id;
 		p->naccounts++;
 	}
@@ -411,6 +554,8 @@ post_lock_accounts(Posting *p)
 					(errcode(ERRCODE_RB_STORE_DAMAGED),
 					 errmsg("account " INT64_FORMAT " was deleted", account->account_id),
 					 errhint("Restore it; rebate.audit() lists what is wrong.")));
+		if (account->member && post_account_is_erased(account))
+			erase_wishes(p, account);
 	}
 	UnregisterSnapshot(snapshot);
 }

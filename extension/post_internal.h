@@ -5,6 +5,7 @@
 #ifndef REBATE_POST_INTERNAL_H
 #define REBATE_POST_INTERNAL_H
 
+#include "access/htup_details.h"
 #include "ledger.h"
 #include "order_keys.h"
 #include "post.h"
@@ -118,6 +119,19 @@ extern void post_write_waiting(Posting *p);
 extern HeapTuple post_form_entries(Posting *p, PostAccount *account);
 extern bool post_replace_account(Posting *p, PostAccount *account, HeapTuple newtuple);
 extern void post_write_entries(Posting *p);
+
+/* Whether its member was erased, as far as we know */
+static inline bool
+post_account_is_erased(const PostAccount *account)
+{
+	return ((Form_account) GETSTRUCT(account->tuple))->status == ACCOUNT_ERASED;
+}
+
+/*
+ * The member of an account was erased after his orders had been planned: they are
+ * recorded, and earn nothing.
+ */
+extern void post_erase_account(Posting *p, PostAccount *account);
 
 /* List, find or make, and sort the accounts that the orders touch */
 extern void post_resolve_accounts(Posting *p);

@@ -33,6 +33,7 @@
 #define ERRCODE_RB_NOT_ON_STANDBY		MAKE_SQLSTATE('R', 'B', '0', '1', '4')
 #define ERRCODE_RB_OTHER_VERSION		MAKE_SQLSTATE('R', 'B', '0', '1', '5')
 #define ERRCODE_RB_APPROVAL				MAKE_SQLSTATE('R', 'B', '0', '1', '7')
+#define ERRCODE_RB_ERASURE_REFUSED		MAKE_SQLSTATE('R', 'B', '0', '1', '8')
 
 /* Where an order stands for us */
 typedef enum Phase
@@ -60,10 +61,14 @@ typedef enum Bucket
 #define LEDGER_BUCKET(b)	((int32) (b) + 1)
 #define LEDGER_MEMO			10
 
+/* The house account that takes what erased members had */
+#define LEDGER_WRITE_OFF	20
+
 /* Kinds of entries */
 #define ENTRY_ACCRUE	'a'
 #define ENTRY_REVERSE	'r'
 #define ENTRY_MOVE		'm'
+#define ENTRY_WRITE_OFF	'w'		/* to or from LEDGER_WRITE_OFF, as its member was erased */
 
 /* Flags of an order, kept in its rows of rebate_data.accrual */
 #define ORDER_BEFORE_ATTACHMENT	0x0001	/* a fact: never accrues */
@@ -80,6 +85,14 @@ typedef enum Bucket
 #define ORDER_AUTO_CONFIRMED	0x0800	/* a fact: the clock confirmed it while it was pending */
 #define ORDER_GIVEN_UP			0x1000	/* by the clock, until its phase changes */
 #define ORDER_REVIVED			0x2000	/* a fact: it was given up, and is not again */
+#define ORDER_ERASED			0x4000	/* its member is erased */
+
+/*
+ * A fact: what is posted of it stays for good, since its member was erased when
+ * it was his.
+ */
+#define ORDER_SETTLED			(ORDER_ERASED | ORDER_ARCHIVED)
+#define ORDER_IS_SETTLED(flags)	(((flags) & ORDER_SETTLED) == ORDER_SETTLED)
 
 /* Settings */
 typedef enum PostingMoment

@@ -38,7 +38,8 @@ PG_FUNCTION_INFO_V1(rebate_reset);
 /* What orders leave in the store, and who read of them */
 static const StoreTable emptied[] = {
 	ST_ACCOUNT, ST_ACCRUAL, ST_ENTRY, ST_WAITING, ST_HOUSE_ENTRY, ST_HOUSE_BALANCE, ST_CHANNEL,
-	ST_FAILURE, ST_DEFERRED, ST_LINK, ST_JOB, ST_FINDING, ST_FREEZE,
+	ST_FAILURE, ST_DEFERRED, ST_LINK, ST_JOB, ST_FINDING, ST_FREEZE, ST_FORMER_MEMBER, ST_ERASURE,
+	ST_ERASURE_REQUEST,
 };
 
 /* What stays besides currencies, the programme, campaigns and allowed functions */
@@ -147,6 +148,7 @@ empty_ledger(Store *store)
 			" SELECT max(epoch) + 1, $1, $2, $3 FROM rebate_data.epoch", &params, SPI_OK_INSERT);
 	store_spi_end(&scope);
 	CacheInvalidateRelcacheByRelid(store->tables[ST_CHANNEL]);
+	CacheInvalidateRelcacheByRelid(store->tables[ST_FORMER_MEMBER]);
 	CacheInvalidateRelcacheByRelid(store->tables[ST_EPOCH]);
 	store_rules_changed(store);
 }

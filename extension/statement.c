@@ -42,7 +42,7 @@ static const char *const statement_sql =
 " line AS ("
 "  SELECT account_id, 1 AS place, book_date, seq, posted_at,"
 "         CASE kind WHEN 'a' THEN 'accrue' WHEN 'r' THEN 'reverse' WHEN 'm' THEN 'move'"
-"              ELSE kind::text END AS line, source_id, order_key, rule_id, accrual_id, amount,"
+"              WHEN 'w' THEN 'write_off' ELSE kind::text END AS line, source_id, order_key, rule_id, accrual_id, amount,"
 "         tracked, pending, maturing, available, held"
 "    FROM movement WHERE book_date >= $2"
 "  UNION ALL"

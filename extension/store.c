@@ -29,6 +29,7 @@
 #include "utils/syscache.h"
 
 #include "cluster.h"
+#include "former.h"
 #include "session.h"
 #include "store.h"
 #include "store_guard.h"
@@ -59,7 +60,8 @@ relcache_callback(Datum arg, Oid relid)
 				store_valid = false;
 		}
 	}
-	if (relid == store.id_sequence)
+	if (relid == store.id_sequence || relid == store.tables[ST_FORMER_MEMBER] ||
+		relid == store.tables[ST_FORMER_SECRET])
 		store_valid = false;
 	if (!was_valid || relid == InvalidOid || relid == store.tables[ST_GENERATION] ||
 		relid == store.tables[ST_SOURCE])
@@ -149,6 +151,8 @@ find_table(Store *s, StoreTable which, Oid nspid)
 	check_relation(s, which, rel);
 	if (which == ST_DEFERRED)
 		s->maybe_deferred = RelationGetNumberOfBlocks(rel) > 0;
+	if (which == ST_FORMER_MEMBER)
+		s->maybe_former = RelationGetNumberOfBlocks(rel) > 0;
 	relation_close(rel, AccessShareLock);
 }
 
@@ -294,6 +298,19 @@ read_settings(Store *s)
 	return true;
 }
 
+/* Whether members have former keys is known with the store. */
+static void
+read_former(Store *s, Oid nspid)
+{
+	s->maybe_former = s->has_former_key = false;
+	if (s->version < shape_table_since(ST_FORMER_MEMBER))
+		return;
+	find_table(s, ST_FORMER_MEMBER, nspid);
+	find_table(s, ST_FORMER_SECRET, nspid);
+	if (s->maybe_former)
+		former_read_key(s);
+}
+
 /*
  * The store, looked up again when a relation of it may have changed.  NULL, if
  * there is none or it is empty, only with missing_ok.
@@ -337,6 +354,8 @@ store_get(bool missing_ok)
 		found.version = found.epoch = 0;
 		found.zone = NULL;
 		has_rows = read_settings(&found);
+		if (has_rows)
+			read_former(&found, nspid);
 	} while (counter != config_counter);
 	if (!has_rows)
 	{

@@ -23,6 +23,8 @@
 
 #define IDS_PER_CALL	64		/* increment of rebate_data.id */
 
+#define FORMER_KEY_LENGTH	32	/* bytes of the secret of former keys */
+
 /* The tables of the store, and the indexes that are reached without SPI; store_shape.c has more of them */
 typedef enum StoreTable
 {
@@ -60,6 +62,10 @@ typedef enum StoreTable
 	ST_GRANTED_RIGHT,
 	ST_DRAFT,
 	ST_RULE_CONTROL,
+	ST_FORMER_MEMBER,
+	ST_FORMER_SECRET,
+	ST_ERASURE,
+	ST_ERASURE_REQUEST,
 	/* the view comes after the tables, so that one of them is named first */
 	ST_LEDGER,
 	NUM_STORE_TABLES
@@ -87,6 +93,7 @@ typedef enum StoreIndex
 	SI_FREEZE,
 	SI_RULE,
 	SI_LOGIN,
+	SI_FORMER_MEMBER,
 	NUM_STORE_INDEXES
 } StoreIndex;
 
@@ -111,6 +118,9 @@ typedef struct Store
 	pg_tz	   *zone;			/* the same */
 	bool		maybe_deferred; /* orders may wait for reconcile() */
 	bool		sandbox;		/* rebate.reset() may empty it */
+	bool		maybe_former;	/* members may have had other keys, or be erased */
+	bool		has_former_key;
+	uint8		former_key[FORMER_KEY_LENGTH];	/* of their hashes */
 } Store;
 
 /*

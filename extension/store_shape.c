@@ -193,6 +193,23 @@ static const struct
 		"finding int8!, found_at timestamptz!, part text!, violation text!, subject text!, "
 		"detail text"
 	},
+	[ST_FORMER_MEMBER] = {
+		"former_member", false,
+		"hash bytea!, member text/C", 2
+	},
+	[ST_FORMER_SECRET] = {
+		"former_secret", false,
+		"one bool!=, key bytea!", 2
+	},
+	[ST_ERASURE] = {
+		"erasure", false,
+		"member text/C!, erased_at timestamptz!=, erased_by text!=, requested_at timestamptz, "
+		"requested_by text", 2
+	},
+	[ST_ERASURE_REQUEST] = {
+		"erasure_request", false,
+		"member text/C!, requested_at timestamptz!=, requested_by text!=", 2
+	},
 	[ST_LEDGER] = {
 		"ledger", EXACT,
 		"account_id int8, seq int8, amount int8, posted_at timestamptz, event_at timestamptz, "
@@ -249,6 +266,7 @@ static const struct
 	{"oid", OIDOID},
 	{"regclass", REGCLASSOID},
 	{"uuid", UUIDOID},
+	{"bytea", BYTEAOID},
 };
 
 /* Indexes that are scanned without a planner, by the numbers of their columns */
@@ -283,6 +301,7 @@ static const struct
 	[SI_FREEZE] = {"freeze_pkey", ST_FREEZE, BTREE_AM_OID, UNIQUE, {1, 2, 3, 4}},
 	[SI_RULE] = {"rule_pkey", ST_RULE, BTREE_AM_OID, UNIQUE, {1}},
 	[SI_LOGIN] = {"login_pkey", ST_LOGIN, BTREE_AM_OID, UNIQUE, {1}},
+	[SI_FORMER_MEMBER] = {"former_member_pkey", ST_FORMER_MEMBER, BTREE_AM_OID, UNIQUE, {1}},
 };
 
 const char *

@@ -39,7 +39,7 @@ COMMENT ON VIEW rebate.accruals IS 'rebates: one row an order, rule and account,
 CREATE OR REPLACE VIEW rebate.entries AS
 SELECT e.account_id, e.seq, a.member, a.currency,
 	   CASE e.kind WHEN 'a' THEN 'accrue' WHEN 'r' THEN 'reverse'
-			WHEN 'm' THEN 'move' ELSE e.kind::text END AS kind,
+			WHEN 'm' THEN 'move' WHEN 'w' THEN 'write_off' ELSE e.kind::text END AS kind,
 	   d.code AS debit, k.code AS credit,
 	   e.amount * c.unit AS amount,
 	   s.relation_name AS source, e.order_key,
@@ -62,7 +62,8 @@ COMMENT ON VIEW rebate.entries IS 'the ledger: each movement of money of a membe
 
 CREATE OR REPLACE VIEW rebate.decisions AS
 SELECT s.relation_name AS source, x.order_key,
-	   CASE WHEN pg_catalog.bit_or(x.flags) & 2 <> 0 THEN 'failed'
+	   CASE WHEN pg_catalog.bit_or(x.flags) & 16384 <> 0 THEN 'erased'
+			WHEN pg_catalog.bit_or(x.flags) & 2 <> 0 THEN 'failed'
 			WHEN pg_catalog.bit_or(x.flags) & 257 <> 0 THEN 'before attachment'
 			WHEN pg_catalog.bit_or(x.flags) & 512 <> 0 THEN
 				CASE WHEN pg_catalog.bit_or(x.flags) & 8 = 0 AND EXISTS (
@@ -71,7 +72,7 @@ SELECT s.relation_name AS source, x.order_key,
 					  AND NOT EXISTS (
 						SELECT FROM rebate_data.accrual o
 						WHERE o.source_id = l.source_id AND o.order_key = l.target_key
-						  AND o.flags & 40 = 0))
+						  AND (o.flags & 40 = 0 OR o.flags & 16384 <> 0)))
 				THEN 'waits for its original' ELSE 'return' END
 			WHEN pg_catalog.bit_or(x.flags) & 4 <> 0 THEN 'guest'
 			WHEN pg_catalog.bool_or(x.rule_id <> 0) THEN 'accrued'
@@ -85,7 +86,7 @@ JOIN rebate_data.source s ON s.source_id = x.source_id
 LEFT JOIN rebate_data.account a ON a.account_id = x.account_id
 LEFT JOIN rebate_data.currency c ON c.code = a.currency
 GROUP BY x.source_id, s.relation_name, x.order_key;
-COMMENT ON VIEW rebate.decisions IS 'what was concluded for each order seen: accrued, no rule, guest, before attachment, failed; of a return: return, or waits for its original';
+COMMENT ON VIEW rebate.decisions IS 'what was concluded for each order seen: accrued, no rule, guest, erased, before attachment, failed; of a return: return, or waits for its original';
 
 CREATE OR REPLACE VIEW rebate.failures AS
 SELECT s.relation_name AS source, f.order_key, f.sqlstate, f.message, f.detail,

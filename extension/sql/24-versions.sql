@@ -65,6 +65,33 @@ CREATE TABLE rebate_data.rule_control (
 COMMENT ON TABLE rebate_data.rule_control IS 'append-only: from each generation on, whether changes of rules need approval, and the greatest percentage of a rule (NULL: none)';
 
 -- privacy
+CREATE TABLE rebate_data.former_member (
+	hash	bytea PRIMARY KEY,
+	member	text COLLATE "C"
+);
+COMMENT ON TABLE rebate_data.former_member IS 'keys that members had, as keyed hashes: member is the key that took its place, NULL: the member is erased, and orders with the old key earn nothing';
+
+CREATE TABLE rebate_data.former_secret (
+	one	boolean PRIMARY KEY DEFAULT true CHECK (one),
+	key	bytea NOT NULL
+);
+COMMENT ON TABLE rebate_data.former_secret IS 'one row: the secret of the hashes in rebate_data.former_member';
+
+CREATE TABLE rebate_data.erasure (
+	member			text COLLATE "C" PRIMARY KEY,
+	erased_at		timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	erased_by		text NOT NULL DEFAULT session_user,
+	requested_at	timestamptz,
+	requested_by	text
+);
+COMMENT ON TABLE rebate_data.erasure IS 'erased members by pseudonym: who erased them, and who asked for it where a balance was written off';
+
+CREATE TABLE rebate_data.erasure_request (
+	member			text COLLATE "C" PRIMARY KEY,
+	requested_at	timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	requested_by	text NOT NULL DEFAULT session_user
+);
+COMMENT ON TABLE rebate_data.erasure_request IS 'members to be erased although they have a balance, once somebody else agrees';
 
 -- statistics
 ALTER TABLE rebate_data.job

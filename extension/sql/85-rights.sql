@@ -115,6 +115,13 @@ view my_entries member gateway
 view my_rebates member gateway
 
 -- privacy
+function replace_member admin operator
+function request_erasure admin operator
+function withdraw_erasure admin operator approver
+function erase_member admin operator approver
+function erasure_requests admin operator approver auditor
+function erasures admin operator approver auditor
+function personal_data admin operator auditor
 
 -- statistics
 function get_stat_engine admin auditor operator

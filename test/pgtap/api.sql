@@ -60,6 +60,10 @@ SELECT bag_eq($$
     ('doctor', 'thorough boolean DEFAULT false', 'TABLE("check" text, subject text, status text, detail text, remedy '
         'text)'),
     ('end_rule', 'name text, at timestamp with time zone DEFAULT NULL::timestamp with time zone', 'integer'),
+    ('erase_member', 'member text, write_off boolean DEFAULT false', 'text'),
+    ('erasure_requests', '', 'TABLE(member text, requested_at timestamp with time zone, requested_by text)'),
+    ('erasures', '', 'TABLE(member text, erased_at timestamp with time zone, erased_by text, requested_at timestamp with '
+        'time zone, requested_by text)'),
     ('events', 'member text, after text DEFAULT NULL::text, "limit" integer DEFAULT 100',
         'TABLE(seq bigint, currency text, cursor text, event json)'),
     ('events_cursor', 'member text', 'text'),
@@ -108,6 +112,7 @@ SELECT bag_eq($$
     ('order_key', 'source regclass, VARIADIC key "any"', 'text'),
     ('preview', 'source regclass, "row" "any"', 'TABLE(topic text, subject text, outcome text, amount numeric, '
         'detail text)'),
+    ('personal_data', '', 'TABLE(schema text, "table" text, "column" text, what text, kept text, erasure text)'),
     ('preview', 'source regclass, "row" "any", draft integer', 'TABLE(topic text, subject text, outcome text, amount '
         'numeric, detail text)'),
     ('reconcile', 'source regclass, keys text[] DEFAULT NULL::text[], deferred_only boolean DEFAULT false, "limit" '
@@ -115,6 +120,8 @@ SELECT bag_eq($$
     ('reset', 'keep text DEFAULT ''rules''::text, replay boolean DEFAULT false', 'bigint'),
     ('reject_rule', 'draft integer, reason text', 'void'),
     ('require_approval', 'required boolean', 'integer'),
+    ('replace_member', 'old text, new text', 'void'),
+    ('request_erasure', 'member text', 'void'),
     ('retry', 'source regclass DEFAULT NULL::regclass, "limit" integer DEFAULT NULL::integer, OUT healed bigint, OUT '
         'failing bigint, OUT busy bigint', 'record'),
     ('revoke_right', 'right_name text, role name', 'boolean'),
@@ -148,6 +155,7 @@ SELECT bag_eq($$
     ('unschedule', 'job text DEFAULT NULL::text', 'integer'),
     ('upgrade_store', '', 'integer'),
     ('withdraw_rule', 'draft integer', 'void'),
+    ('withdraw_erasure', 'member text', 'boolean'),
     ('versions', 'OUT part text, OUT version text, OUT latest text, OUT advice text', 'SETOF record')
     $$, 'functions have the signatures of the reference');
 SELECT bag_eq($$

@@ -137,7 +137,7 @@ INSERT INTO calls SELECT substring(c FROM 'rebate\.(\w+)'), c FROM unnest(ARRAY[
 GRANT SELECT ON calls TO PUBLIC;
 -- those that are no secret: they post what is collected anyway, tell whether a worker runs or what the documentation tells, or are for triggers
 CREATE TABLE harmless (name text);
-INSERT INTO harmless VALUES ('flush'), ('get_delivery_status'), ('right_objects');
+INSERT INTO harmless VALUES ('flush'), ('get_delivery_status'), ('right_objects'), ('personal_data');
 INSERT INTO harmless SELECT proname FROM pg_proc WHERE pronamespace = 'rebate'::regnamespace AND prorettype IN ('trigger'::regtype, 'event_trigger'::regtype);
 -- functions that are not in the list are called with a value for each argument that has no default: rights come first
 INSERT INTO calls SELECT p.proname, format('SELECT rebate.%I(%s)', p.proname, (

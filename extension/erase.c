@@ -1,0 +1,515 @@
+/*
+ * erase.c
+ *	  rebate.replace_member(), erase_member(), and the request that an erasure with
+ *	  a balance takes.
+ *
+ * A member's key is in his accounts, once a currency; rebates and entries name the
+ * account.  So both are about few rows.  The shop's own rows are the shop's: they
+ * may keep the old key, which is known from then on as one that was replaced or
+ * erased (former.c).
+ */
+#include "rebate.h"
+
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "api.h"
+#include "collect.h"
+#include "former.h"
+#include "guard.h"
+#include "order.h"
+#include "post_member.h"
+#include "read.h"
+#include "reconcile.h"
+#include "rights.h"
+#include "rules.h"
+
+PG_FUNCTION_INFO_V1(rebate_replace_member);
+PG_FUNCTION_INFO_V1(rebate_request_erasure);
+PG_FUNCTION_INFO_V1(rebate_withdraw_erasure);
+PG_FUNCTION_INFO_V1(rebate_erase_member);
+PG_FUNCTION_INFO_V1(rebate_erasure_requests);
+PG_FUNCTION_INFO_V1(rebate_erasures);
+
+#define PSEUDONYM_PREFIX	"erased-"
+#define PSEUDONYM_BYTES		16
+
+/* The store, once the caller may, and what his transaction has collected is posted */
+static Store *
+begin_call(int rights, const char *function, bool writes)
+{
+	Store	   *store = store_get(false);
+
+	rights_check(store, rights, function);
+	if (writes)
+		PreventCommandIfReadOnly(function);
+	store_require(store, 2, function);
+	if (writes)
+		(void) collect_flush();
+	return store_get(false);
+}
+
+/* A member's key as argument: not NULL, not empty, not too long to be kept */
+static char *
+member_argument(FunctionCallInfo fcinfo, int argno, const char *name)
+{
+	char	   *member = api_text(fcinfo, argno);
+
+	if (member == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not be null", name)));
+	if (member[0] == '\0' || strlen(member) > MAX_KEY_LENGTH)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must have 1 to %d bytes", name, MAX_KEY_LENGTH)));
+	return member;
+}
+
+/* Run one statement about a member's key, $1, and another text, $2. */
+static uint64
+run_about(Store *store, const char *sql, const char *member, const char *other, int expected)
+{
+	StoreSpi	scope;
+	SqlParams	params = {0};
+	uint64		n;
+
+	sql_text(&params, member);
+	if (other)
+		sql_text(&params, other);
+	store_spi_begin(store, &scope);
+	n = sql_run(sql, &params, expected);
+	store_spi_end(&scope);
+	CommandCounterIncrement();
+	return n;
+}
+
+static bool
+has_account(Store *store, const char *member)
+{
+	return run_about(store, "SELECT FROM rebate_data.account WHERE member = $1 COLLATE \"C\"",
+					 member, NULL, SPI_OK_SELECT) > 0;
+}
+
+/* His channel's name was made of his old key. */
+static void
+close_channel(Store *store, const char *member)
+{
+	(void) run_about(store, "DELETE FROM rebate_data.channel WHERE member = $1 COLLATE \"C\"",
+					 member, NULL, SPI_OK_DELETE);
+	CacheInvalidateRelcacheByRelid(store->tables[ST_CHANNEL]);
+}
+
+/* Raise unless the key is that of a member of today. */
+static void
+check_current(Store *store, const char *member)
+{
+	char	   *now;
+
+	switch (former_find_now(store, member, &now))
+	{
+		case FORMER_ERASED:
+			ereport(ERROR,
+					(errcode(ERRCODE_RB_ERASURE_REFUSED),
+					 errmsg("the member is erased")));
+			break;
+		case FORMER_REPLACED:
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("the member has another key now"),
+					 errhint("It is \"%s\".", now)));
+			break;
+		default:
+			break;
+	}
+}
+
+/*----------------------------------------------------------------------------
+ * Another key
+ *----------------------------------------------------------------------------
+ */
+
+/* The new key must be nobody's, nor have been anybody else's. */
+static void
+check_new_key(Store *store, const char *member, const char *key)
+{
+	char	   *now;
+	FormerKind	kind = former_find_now(store, key, &now);
+
+	if (has_account(store, key))
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("the new key is a member's already"),
+				 errhint("Two members cannot be made one.")));
+	if (kind == FORMER_ERASED)
+		ereport(ERROR,
+				(errcode(ERRCODE_RB_ERASURE_REFUSED),
+				 errmsg("the new key is that of an erased member")));
+	if (kind == FORMER_REPLACED && strcmp(now, member) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("the new key was another member's"),
+				 errdetail("Orders with it still go to him.")));
+	if (kind == FORMER_REPLACED)
+		former_forget(store, key);
+}
+
+/*
+ * rebate.replace_member(old, new): the member has another key from now on.  No
+ * entry and no balance changes; orders with the old key go on to be his.
+ */
+Datum
+rebate_replace_member(PG_FUNCTION_ARGS)
+{
+	Store	   *store = begin_call(RIGHT_ADMIN | RIGHT_OPERATOR, "rebate.replace_member", true);
+	MemberChange change = {.member = member_argument(fcinfo, 0, "the old key")};
+	bool		swap;
+
+	change.now = member_argument(fcinfo, 1, "the new key");
+	if (strcmp(change.member, change.now) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the new key is the old one")));
+	/* in one order, whoever else changes the two */
+	swap = strcmp(change.member, change.now) > 0;
+	former_lock_change(swap ? change.now : change.member);
+	former_lock_change(swap ? change.member : change.now);
+	check_current(store, change.member);
+	check_new_key(store, change.member, change.now);
+
+	post_change_member(store, &change);
+	if (change.naccounts == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_NO_DATA_FOUND),
+				 errmsg("member \"%s\" has no account", change.member),
+				 errhint("rebate.balances lists who has one.")));
+	former_redirect(store, change.member, change.now);
+	former_record(store, change.member, change.now);
+	close_channel(store, change.member);
+	(void) run_about(store, "UPDATE rebate_data.login SET member = $2 WHERE member = $1 COLLATE \"C\"",
+					 change.member, change.now, SPI_OK_UPDATE);
+	(void) run_about(store, "UPDATE rebate_data.erasure_request SET member = $2"
+					 " WHERE member = $1 COLLATE \"C\"", change.member, change.now, SPI_OK_UPDATE);
+	PG_RETURN_VOID();
+}
+
+/*----------------------------------------------------------------------------
+ * Erasure
+ *----------------------------------------------------------------------------
+ */
+
+/*
+ * rebate.request_erasure(member): one person asks for what another one does.
+ */
+Datum
+rebate_request_erasure(PG_FUNCTION_ARGS)
+{
+	Store	   *store = begin_call(RIGHT_ADMIN | RIGHT_OPERATOR, "rebate.request_erasure", true);
+	char	   *member = member_argument(fcinfo, 0, "the member");
+
+	check_current(store, member);
+	if (!has_account(store, member))
+		ereport(ERROR,
+				(errcode(ERRCODE_NO_DATA_FOUND),
+				 errmsg("member \"%s\" has no account", member),
+				 errhint("rebate.erase_member() erases him at once.")));
+	(void) run_about(store, "INSERT INTO rebate_data.erasure_request (member) VALUES ($1)"
+					 " ON CONFLICT (member) DO UPDATE"
+					 " SET requested_at = excluded.requested_at, requested_by = excluded.requested_by",
+					 member, NULL, SPI_OK_INSERT);
+	PG_RETURN_VOID();
+}
+
+/* rebate.withdraw_erasure(member): false if nobody had asked for it */
+Datum
+rebate_withdraw_erasure(PG_FUNCTION_ARGS)
+{
+	Store	   *store = begin_call(RIGHT_ADMIN | RIGHT_OPERATOR | RIGHT_APPROVER,
+								   "rebate.withdraw_erasure", true);
+	char	   *member = member_argument(fcinfo, 0, "the member");
+
+	PG_RETURN_BOOL(run_about(store, "DELETE FROM rebate_data.erasure_request WHERE member = $1 COLLATE \"C\"",
+							 member, NULL, SPI_OK_DELETE) > 0);
+}
+
+/* A balance is written off by two people: raise unless somebody else asked for it. */
+static void
+check_request(Store *store, const char *member)
+{
+	if (run_about(store, "SELECT FROM rebate_data.erasure_request WHERE member = $1 COLLATE \"C\""
+				  " FOR UPDATE", member, NULL, SPI_OK_SELECT) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_RB_ERASURE_REFUSED),
+				 errmsg("nobody has asked to write off what the member has"),
+				 errhint("Let somebody else call rebate.request_erasure() first.")));
+	if (run_about(store, "SELECT FROM rebate_data.erasure_request WHERE member = $1 COLLATE \"C\""
+				  " AND requested_by = session_user", member, NULL, SPI_OK_SELECT) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_RB_ERASURE_REFUSED),
+				 errmsg("who asks to write off a balance cannot agree to it"),
+				 errdetail("It takes two people, with logins of their own.")));
+}
+
+/* What stands for an erased key: random, so that it leads to nobody */
+static char *
+make_pseudonym(void)
+{
+	uint8		random[PSEUDONYM_BYTES];
+	char	   *result = palloc0(strlen(PSEUDONYM_PREFIX) + 2 * PSEUDONYM_BYTES + 1);
+
+	if (!pg_strong_random(random, sizeof(random)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not make a random name")));
+	strcpy(result, PSEUDONYM_PREFIX);
+	hex_encode((char *) random, PSEUDONYM_BYTES, result + strlen(PSEUDONYM_PREFIX));
+	return result;
+}
+
+/* His orders that are settled, by the pseudonym $2 */
+#define HIS_ORDER(source, key) \
+	"EXISTS (SELECT FROM rebate_data.accrual x JOIN rebate_data.account a ON a.account_id = x.account_id" \
+	"         WHERE a.member = $2 COLLATE \"C\" AND x.flags & 16392 = 16392" \
+	"           AND x.source_id = " source " AND x.order_key = " key ")"
+
+/* The key where it stands by itself in a text, as a pattern; every other character is taken literally */
+#define KEY_PATTERN \
+	"('(?<![[:alnum:]])' || regexp_replace($1 COLLATE \"C\", '([^[:alnum:]])', '\\\\\\1', 'g')" \
+	" || '(?![[:alnum:]])') COLLATE \"C\""
+
+/*
+ * Everything else that names him, or quotes a row of his: $1 is his key, $2 the
+ * pseudonym.
+ */
+static const char *const erase_texts[] = {
+	"DELETE FROM rebate_data.failure f WHERE " HIS_ORDER("f.source_id", "f.order_key"),
+	/* messages may quote values of rows of his, also under another order */
+	"UPDATE rebate_data.failure SET message = regexp_replace(message, " KEY_PATTERN ", '(erased)', 'g'),"
+	"  detail = regexp_replace(detail, " KEY_PATTERN ", '(erased)', 'g')"
+	" WHERE message ~ " KEY_PATTERN " OR detail ~ " KEY_PATTERN,
+	"UPDATE rebate_data.freeze f SET reason = 'erased ' || n.n"
+	"  FROM (SELECT o.source_id, o.order_key, o.frozen_at, o.reason, row_number() OVER"
+	"          (PARTITION BY o.source_id, o.order_key, o.frozen_at ORDER BY o.reason) AS n"
+	"          FROM rebate_data.freeze o WHERE " HIS_ORDER("o.source_id", "o.order_key") ") n"
+	" WHERE f.source_id = n.source_id AND f.order_key = n.order_key AND f.frozen_at = n.frozen_at"
+	"   AND f.reason = n.reason",
+	/* of orders it is not known whose they are; the next audit finds again what is still there */
+	"DELETE FROM rebate_data.finding f"
+	" WHERE f.part = 'source' OR f.subject ~ " KEY_PATTERN " OR f.detail ~ " KEY_PATTERN
+	"    OR EXISTS (SELECT FROM rebate_data.source s, rebate_data.accrual x, rebate_data.account a"
+	"                WHERE a.member = $2 COLLATE \"C\" AND x.account_id = a.account_id AND s.source_id = x.source_id"
+	"                  AND f.subject IN (s.relation_name || ', order ' || x.order_key,"
+	"                                    'source ' || x.source_id || ', order ' || x.order_key))",
+};
+
+static void
+erase_traces(Store *store, const char *member, const char *pseudonym)
+{
+	for (int i = 0; i < (int) lengthof(erase_texts); i++)
+		(void) run_about(store, erase_texts[i], member, pseudonym,
+						 strncmp(erase_texts[i], "DELETE", 6) == 0 ? SPI_OK_DELETE : SPI_OK_UPDATE);
+}
+
+/* Reading the member of an order that was set aside */
+typedef struct FailedOrder
+{
+	Store	   *store;
+	Source	   *source;
+	TupleTableSlot *slot;
+	OrderImage	image;
+} FailedOrder;
+
+static void
+read_failed(void *arg)
+{
+	FailedOrder *order = arg;
+
+	expr_reset();
+	image_read(order->store, order->source, order->slot, &order->image);
+}
+
+/* Those of the keys whose rows are of erased members */
+static List *
+erased_of(Store *store, Source *source, List *keys)
+{
+	FailedOrder order = {.store = store,.source = source};
+	Relation	rel = table_open(source->relid, AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	List	   *result = NIL;
+	ListCell   *lc;
+
+	order.slot = table_slot_create(rel, NULL);
+	foreach(lc, keys)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!facts_fetch_row(source, rel, lfirst(lc), snapshot, order.slot))
+			continue;
+		order.image.erased = false;
+		if (run_guarded(store, read_failed, &order) == NULL && order.image.erased)
+			result = lappend(result, lfirst(lc));
+	}
+	ExecDropSingleTupleTableSlot(order.slot);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, NoLock);
+	return result;
+}
+
+/*
+ * Orders of his that were set aside are decided again: now they are an erased
+ * member's, and what was written down of their errors goes.  There are few, so
+ * that all are looked at.
+ */
+static void
+decide_failures(Store *store)
+{
+	MemoryContext context = CurrentMemoryContext;
+	Reconciled	result = {0};
+	StoreSpi	scope;
+	uint64		n;
+	Oid		   *relids;
+	char	  **keys;
+
+	store_spi_begin(store, &scope);
+	n = sql_run("SELECT s.relation::oid, f.order_key FROM rebate_data.failure f"
+				"  JOIN rebate_data.source s ON s.source_id = f.source_id AND s.detached_at IS NULL"
+				" ORDER BY s.source_id, f.order_key", NULL, SPI_OK_SELECT);
+	relids = MemoryContextAllocHuge(context, sizeof(Oid) * Max(n, 1));
+	keys = MemoryContextAllocHuge(context, sizeof(char *) * Max(n, 1));
+	for (uint64 i = 0; i < n; i++)
+	{
+		bool		isnull;
+
+		relids[i] = DatumGetObjectId(sql_get(i, 1, &isnull));
+		keys[i] = sql_get_text(i, 2, context);
+	}
+	store_spi_end(&scope);
+
+	(void) rules_generation(store);
+	for (uint64 i = 0; i < n;)
+	{
+		Oid			relid = relids[i];
+		Source	   *source = OidIsValid(get_rel_namespace(relid)) ? source_get(store, relid) : NULL;
+		List	   *batch = NIL;
+
+		for (; i < n && relids[i] == relid; i++)
+			batch = lappend(batch, keys[i]);
+		if (source == NULL || source->broken || source->key_broken)
+			continue;
+		batch = erased_of(store, source, batch);
+		if (batch != NIL)
+			reconcile_keys(store, source, batch, true, &result);
+	}
+	if (result.nbusy > 0)
+		ereport(NOTICE,
+				(errmsg_plural(INT64_FORMAT " order that was set aside is being changed by others",
+							   INT64_FORMAT " orders that were set aside are being changed by others",
+							   result.nbusy, result.nbusy),
+				 errhint("Call rebate.erase_member() again afterwards.")));
+}
+
+/*
+ * rebate.erase_member(member, write_off): returns the pseudonym that his accounts
+ * have from now on; NULL if he had none.  Called again it erases what came back
+ * since, such as the error of an order.
+ */
+Datum
+rebate_erase_member(PG_FUNCTION_ARGS)
+{
+	bool		write_off = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
+	Store	   *store = begin_call(write_off ? RIGHT_APPROVER :
+								   RIGHT_ADMIN | RIGHT_OPERATOR | RIGHT_APPROVER,
+								   "rebate.erase_member", true);
+	MemberChange change = {
+		.member = member_argument(fcinfo, 0, "the member"),
+		.now = make_pseudonym(),
+		.erase = true,
+		.write_off = write_off
+	};
+	char	   *now;
+	bool		again;
+
+	former_lock_change(change.member);
+	again = former_find_now(store, change.member, &now) == FORMER_ERASED;
+	if (!again)
+		check_current(store, change.member);
+	if (write_off)
+		check_request(store, change.member);
+
+	post_change_member(store, &change);
+	if (change.naccounts > 0)
+	{
+		former_redirect(store, change.member, NULL);
+		former_record(store, change.now, NULL);
+		(void) run_about(store, "INSERT INTO rebate_data.erasure (member, requested_at, requested_by)"
+						 " SELECT $2, r.requested_at, r.requested_by"
+						 "   FROM (VALUES (true)) v LEFT JOIN rebate_data.erasure_request r"
+						 "     ON r.member = $1 COLLATE \"C\"", change.member, change.now, SPI_OK_INSERT);
+	}
+	else
+		ereport(NOTICE,
+				(again ? errmsg("the member is erased already") :
+				 errmsg("the member has no account"),
+				 again ? 0 : errdetail("Orders with this key earn nothing from now on.")));
+	former_record(store, change.member, NULL);
+	close_channel(store, change.member);
+	(void) run_about(store, "DELETE FROM rebate_data.login WHERE member = $1 COLLATE \"C\"",
+					 change.member, NULL, SPI_OK_DELETE);
+	(void) run_about(store, "DELETE FROM rebate_data.erasure_request WHERE member = $1 COLLATE \"C\"",
+					 change.member, NULL, SPI_OK_DELETE);
+	erase_traces(store, change.member, change.now);
+	decide_failures(store);
+	if (change.naccounts == 0)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(change.now));
+}
+
+/*----------------------------------------------------------------------------
+ * Lists
+ *----------------------------------------------------------------------------
+ */
+
+static Datum
+return_list(FunctionCallInfo fcinfo, Store *store, const char *sql)
+{
+	StoreSpi	scope;
+
+	InitMaterializedSRF(fcinfo, 0);
+	store_spi_begin(store, &scope);
+	sql_run(sql, NULL, SPI_OK_SELECT);
+	read_return_spi((ReturnSetInfo *) fcinfo->resultinfo);
+	store_spi_end(&scope);
+	return (Datum) 0;
+}
+
+/* rebate.erasure_requests(): what waits for a second person */
+Datum
+rebate_erasure_requests(PG_FUNCTION_ARGS)
+{
+	Store	   *store = begin_call(RIGHT_ADMIN | RIGHT_OPERATOR | RIGHT_APPROVER | RIGHT_AUDITOR,
+								   "rebate.erasure_requests", false);
+
+	return return_list(fcinfo, store,
+					   "SELECT member, requested_at, requested_by FROM rebate_data.erasure_request"
+					   " ORDER BY requested_at, member");
+}
+
+/* rebate.erasures(): who was erased, by pseudonym, and by whom */
+Datum
+rebate_erasures(PG_FUNCTION_ARGS)
+{
+	Store	   *store = begin_call(RIGHT_ADMIN | RIGHT_OPERATOR | RIGHT_APPROVER | RIGHT_AUDITOR,
+								   "rebate.erasures", false);
+
+	return return_list(fcinfo, store,
+					   "SELECT member, erased_at, erased_by, requested_at, requested_by"
+					   "  FROM rebate_data.erasure ORDER BY erased_at, member");
+}
