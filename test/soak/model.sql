@@ -5,8 +5,8 @@ CREATE TABLE soak.dispute (n bigint NOT NULL, since timestamptz NOT NULL, until 
 -- What the clock did to an order: confirmed it, or gave it up in a state, which it does once.
 -- The moment that it confirmed an order at is a fact, and holds when the order is confirmed by it again.
 CREATE TABLE soak.aged (n bigint PRIMARY KEY, confirmed_at timestamptz, fact timestamptz, given_up_in text, given_up boolean NOT NULL DEFAULT false);
--- Rebates that matured, or have no hold, and so nothing for a dispute to stop; while the order is confirmed and pays something they stay so.
-CREATE TABLE soak.matured (n bigint, rule text, PRIMARY KEY (n, rule));
+-- Rebates of a member that matured, or have no hold, and so nothing for a dispute to stop; while the order is confirmed and pays something they stay so.
+CREATE TABLE soak.matured (n bigint, rule text, customer text, PRIMARY KEY (n, rule));
 -- Of a day: what each rule should give for each order, by bucket.
 CREATE UNLOGGED TABLE soak.wish (n bigint, customer text, curr text, rule text, phase text, confirmed_at timestamptz, amount numeric, bucket text);
 
@@ -71,9 +71,9 @@ BEGIN
 		('coupon', CASE WHEN s.coupon > COALESCE(s.tea, 0) THEN s.coupon END)) r (rule, "full")
 	WHERE r.full IS NOT NULL;
 
-	DELETE FROM soak.matured m WHERE NOT EXISTS (SELECT FROM soak.wish w WHERE w.n = m.n AND w.rule = m.rule AND w.phase = 'confirmed' AND w.amount <> 0);
+	DELETE FROM soak.matured m WHERE NOT EXISTS (SELECT FROM soak.wish w WHERE w.n = m.n AND w.rule = m.rule AND w.customer = m.customer AND w.phase = 'confirmed' AND w.amount <> 0);
 	INSERT INTO soak.matured
-	SELECT w.n, w.rule FROM soak.wish w
+	SELECT w.n, w.rule, w.customer FROM soak.wish w
 	WHERE w.phase = 'confirmed' AND w.amount <> 0 AND CASE w.rule WHEN 'tea' THEN true WHEN 'everyone' THEN w.confirmed_at + interval '14 days' <= upto
 			AND soak.due(w.n, w.confirmed_at, w.confirmed_at + interval '14 days') <= upto
 		ELSE w.confirmed_at + interval '3 days' <= upto AND soak.due(w.n, w.confirmed_at, w.confirmed_at + interval '3 days') <= upto END
