@@ -5,6 +5,7 @@
 #   make client              rebate-listen, a program on libpq; make install-client
 #   make installcheck        regression tests and isolation specs on a running server (PGHOST, PGPORT, PGUSER)
 #   make test                everything, on private servers; TESTS="regress isolation" selects
+#   make soak              a quarter of a year of a shop, a million orders; SOAK_ORDERS=
 #   make ubsan               the regression tests with the sanitizer of undefined behaviour
 #   make valgrind            the regression tests under valgrind, for hours; TESTS="attach returns": these
 #   make demo                a sample shop on a private server; ORDERS=file.csv: with your own orders
@@ -82,7 +83,7 @@ all install installcheck uninstall clean:
 
 endif
 
-.PHONY: all install installcheck uninstall clean client install-client test demo psql seed bench deps FORCE
+.PHONY: all install installcheck uninstall clean client install-client test soak demo psql seed bench deps FORCE
 
 client:
 	@$(MAKE) -s -C client PG_CONFIG=$(PG_CONFIG)
@@ -95,6 +96,9 @@ deps:
 
 test: deps
 	@test/run $(TESTS)
+
+soak: deps
+	@SOAK_ORDERS=$${SOAK_ORDERS:-1000000} REBATE_TIMEOUT=$${REBATE_TIMEOUT:-36000} test/run suites/soak
 
 demo:
 	@test/deps build
