@@ -162,6 +162,7 @@ SELECT bag_eq($$
     SELECT p.proname::text, pg_get_function_arguments(p.oid) FROM pg_proc p
     WHERE p.pronamespace = 'rebate'::regnamespace AND p.prokind = 'p' $$, $$ VALUES
     ('age', 'IN upto timestamp with time zone DEFAULT now()'),
+    ('archive', 'IN before timestamp with time zone'),
     ('fold', 'IN upto timestamp with time zone DEFAULT now()'),
     ('mature', 'IN upto timestamp with time zone DEFAULT now()'),
     ('prune', 'IN upto timestamp with time zone DEFAULT now()'),
