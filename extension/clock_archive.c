@@ -20,6 +20,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "utils/guc.h"
+#include "utils/inval.h"
 #include "utils/memutils.h"
 
 #include "api.h"
@@ -97,6 +98,20 @@ plan_for_few(void)
 								 false);
 }
 
+/*
+ * Libraries that know of no archive would take what is left for the whole ledger.
+ * Sessions that still have one must connect again from now on.
+ */
+static void
+refuse_older_libraries(Store *store)
+{
+	if (store->compatible_with >= 2)
+		return;
+	sql_run("UPDATE rebate_data.store SET compatible_with = 2 WHERE compatible_with < 2", NULL,
+			SPI_OK_UPDATE);
+	CacheInvalidateRelcacheByRelid(store->tables[ST_STORE]);
+}
+
 /* Move what is old of the next accounts. */
 bool
 clock_archive_step(Store *store, ClockRun *run)
@@ -123,6 +138,7 @@ clock_archive_step(Store *store, ClockRun *run)
 	sql_int(&params, MAX_ENTRIES);
 	clock_batch_locks(&archive->batch);
 	store_spi_begin(store, &scope);
+	refuse_older_libraries(store);
 	plan_for_few();
 	sql_run(archive_sql, &params, SPI_OK_SELECT);
 	last = DatumGetInt64(sql_get(0, 1, &none));

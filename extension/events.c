@@ -145,7 +145,7 @@ check_archive(MemberCall *call)
 			 errmsg("entries that the cursor has not seen are archived"),
 			 errdetail("Of the account in %s those up to entry " INT64_FORMAT ".",
 					   call->accounts[missing].currency, call->archived[missing].seq),
-			 errhint("Read them from rebate.entries, then go on with cursor %s.",
+			 errhint("Read them from rebate.entries, or rebate.my_entries, then go on with cursor %s.",
 					 quote_literal_cstr(call->cursor.data))));
 }
 

@@ -67,6 +67,18 @@ SELECT a.member, b.seq < a.last_entry AS behind, b.tracked + b.pending + b.matur
 FROM rebate_data.boundary b JOIN rebate_data.account a USING (account_id) ORDER BY 1;
 SELECT * FROM differences WHERE count <> 0;
 SELECT * FROM rebate.audit();
+-- what a member sees of himself
+BEGIN;
+SELECT rebate.act_as('m1');
+SELECT count(*) = (SELECT count(*) FROM before WHERE member = 'm1') AS all_entries, min(seq) AS from_the_first
+FROM rebate.get_my_entries("limit" => 1000);
+SELECT count(*) AS wrong FROM (SELECT seq, available, maturing FROM rebate.get_my_entries("limit" => 1000) EXCEPT SELECT seq, available, maturing FROM before WHERE member = 'm1') d;
+SELECT count(*) AS moments, count(*) FILTER (WHERE (b.pending, b.maturing, b.available, b.last_entry) IS DISTINCT FROM (m.pending, m.maturing, m.available, m.last_entry)) AS wrong
+FROM moments m CROSS JOIN LATERAL rebate.get_my_balance(m.at) b;
+\set VERBOSITY sqlstate
+SELECT * FROM rebate.my_events();
+\set VERBOSITY default
+ROLLBACK;
 -- again there is nothing to do
 CALL rebate.archive(:'cut');
 SELECT done FROM rebate.jobs WHERE job = 'archive';
