@@ -16,6 +16,10 @@ extern void audit_report(ReturnSetInfo *result, const char *part, const char *vi
 
 extern void audit_ledger(Store *store, ReturnSetInfo *result);
 extern void audit_rules(Store *store, ReturnSetInfo *result);
+
+/* Queries about the archive, which not all stores have: violation, subject, detail; NULL behind the last */
+extern const char *const audit_archive_queries[];
+
 /*
  * Look at every order of a source, and call "report" for each violation found.
  * Deferred orders and those set aside are passed over.

@@ -17,6 +17,7 @@
 #include "utils/snapmgr.h"
 
 #include "api.h"
+#include "archive.h"
 #include "audit.h"
 #include "audit_pass.h"
 #include "ledger_scan.h"
@@ -399,5 +400,8 @@ audit_ledger(Store *store, ReturnSetInfo *result)
 	run_queries(result, ledger_queries, lengthof(ledger_queries), &doubt);
 	if (store->version >= 2)
 		run_queries(result, erasure_queries, lengthof(erasure_queries), &doubt);
+	if (archive_exists(store))
+		for (int i = 0; audit_archive_queries[i]; i++)
+			report_query(result, audit_archive_queries[i]);
 	store_spi_end(&scope);
 }

@@ -45,6 +45,7 @@ static const ClockJob jobs[] = {
 	{"run_audit", clock_audit_step},
 	{"prune", clock_prune_step},
 	{"fold", clock_fold_step},
+	{"archive", clock_archive_step},
 };
 
 static ClockRun *current = NULL;

@@ -43,6 +43,9 @@ extern bool clock_fold_step(Store *store, ClockRun *run);
 /* The names of all jobs, from 0 on; NULL behind the last */
 extern const char *clock_job_name(int i);
 
+/* clock_archive.c */
+extern bool clock_archive_step(Store *store, ClockRun *run);
+
 /* An abort ends a run */
 extern void clock_at_abort(void);
 

@@ -3,7 +3,8 @@
  *	  Reading entries in the order of account and sequence.
  *
  * Entries that opened a rebate are in the rebate's row, the others in a table of
- * their own; each has a unique index in this order, and the two are merged.
+ * their own; each has a unique index in this order, and the two are merged.  What
+ * a range has in neither is in the archive.
  */
 #include "rebate.h"
 
@@ -16,9 +17,10 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "archive.h"
 #include "event.h"
 
-/* One of the two tables, and its next entry */
+/* One of the tables, and its next entry */
 typedef struct Side
 {
 	Relation	rel;
@@ -33,9 +35,11 @@ typedef struct Side
 
 struct EventScan
 {
+	Store	   *store;
 	Snapshot	snapshot;
 	Side		opening;
 	Side		later;
+	Side		archive;		/* opened when it is needed */
 	Side	   *last;			/* whose entry was returned */
 	ScanKeyData after[2];		/* of a comparison of rows; the index keeps a pointer */
 };
@@ -129,28 +133,37 @@ side_rescan(Side *side, ScanKey keys, int nkeys)
 	side_next(side);
 }
 
+/* Does the entry of one side come before that of another? */
+static bool
+comes_before(const Side *a, const Side *b)
+{
+	EventKey	ka = {a->row.fields.account_id, a->row.fields.seq};
+	EventKey	kb = {b->row.fields.account_id, b->row.fields.seq};
+
+	return event_key_cmp(&ka, &kb) < 0;
+}
+
 /* The side whose entry is next; NULL if there are no more. */
 static Side *
-first_side(Side *a, Side *b)
+first_side(EventScan *scan)
 {
-	EventKey	ka,
-				kb;
+	Side	   *first = scan->opening.more ? &scan->opening : NULL;
 
-	if (!a->more || !b->more)
-		return a->more ? a : b->more ? b : NULL;
-	ka = (EventKey) {a->row.fields.account_id, a->row.fields.seq};
-	kb = (EventKey) {b->row.fields.account_id, b->row.fields.seq};
-	return event_key_cmp(&ka, &kb) <= 0 ? a : b;
+	if (scan->later.more && (first == NULL || comes_before(&scan->later, first)))
+		first = &scan->later;
+	if (scan->archive.more && (first == NULL || comes_before(&scan->archive, first)))
+		first = &scan->archive;
+	return first;
 }
 
 static EventScan *
 begin_scan(Store *store, Snapshot snapshot, int nkeys)
 {
-	EventScan  *scan = palloc(sizeof(EventScan));
+	EventScan  *scan = palloc0(sizeof(EventScan));
 
 	/* texts of orders may be fetched from a TOAST table, which asks for this */
 	scan->snapshot = RegisterSnapshot(snapshot);
-	scan->last = NULL;
+	scan->store = store;
 	side_begin(&scan->opening, store, ST_ACCRUAL, SI_ACCRUAL_SEQ, scan->snapshot, nkeys);
 	side_begin(&scan->later, store, ST_ENTRY, SI_ENTRY, scan->snapshot, nkeys);
 	return scan;
@@ -182,13 +195,15 @@ event_scan_next(EventScan *scan)
 {
 	if (scan->last)
 		side_next(scan->last);
-	scan->last = first_side(&scan->opening, &scan->later);
+	scan->last = first_side(scan);
 	return scan->last ? &scan->last->row : NULL;
 }
 
 void
 event_scan_end(EventScan *scan)
 {
+	if (scan->archive.rel)
+		side_end(&scan->archive);
 	side_end(&scan->later);
 	side_end(&scan->opening);
 	UnregisterSnapshot(scan->snapshot);
@@ -219,16 +234,27 @@ event_ranges_begin(Store *store, Snapshot snapshot)
 	return begin_scan(store, snapshot, 3);
 }
 
+/* Look for entries of a range in the archive, too, if the store has one. */
+static void
+range_archive(EventScan *scan, ScanKey keys)
+{
+	if (!archive_exists(scan->store))
+		return;
+	if (scan->archive.rel == NULL)
+		side_begin(&scan->archive, scan->store, ST_ENTRY_ARCHIVE, SI_ENTRY_ARCHIVE, scan->snapshot, 3);
+	side_rescan(&scan->archive, keys, 3);
+}
+
 /*
  * Sequences are dense, so the table of later entries is searched only for what
- * the other one has not.
+ * the other one has not, and the archive for what neither has.
  */
 int64
 event_range(EventScan *scan, int64 account_id, int64 after, int64 upto, int64 limit,
 			void (*fn) (void *arg, const EventRow *row), void *arg)
 {
 	ScanKeyData keys[3];
-	bool		both = false;
+	int			nsides = 1;
 	int64		next = after + 1;
 	int64		n;
 
@@ -236,19 +262,22 @@ event_range(EventScan *scan, int64 account_id, int64 after, int64 upto, int64 li
 	ScanKeyInit(&keys[1], 2, BTGreaterEqualStrategyNumber, F_INT8GE, Int64GetDatum(next));
 	ScanKeyInit(&keys[2], 2, BTLessEqualStrategyNumber, F_INT8LE, Int64GetDatum(upto));
 	side_rescan(&scan->opening, keys, 3);
-	scan->later.more = false;
+	scan->later.more = scan->archive.more = false;
 	scan->last = NULL;
 	for (n = 0; n < limit && next <= upto; n++)
 	{
 		if (scan->last)
 			side_next(scan->last);
-		if (!both && !(scan->opening.more && scan->opening.row.fields.seq == next))
+		scan->last = first_side(scan);
+		for (; nsides < 3 && !(scan->last && scan->last->row.fields.seq == next); nsides++)
 		{
 			keys[1].sk_argument = Int64GetDatum(next);
-			side_rescan(&scan->later, keys, 3);
-			both = true;
+			if (nsides == 1)
+				side_rescan(&scan->later, keys, 3);
+			else
+				range_archive(scan, keys);
+			scan->last = first_side(scan);
 		}
-		scan->last = first_side(&scan->opening, &scan->later);
 		if (scan->last == NULL)
 			break;
 		next = scan->last->row.fields.seq + 1;

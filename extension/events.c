@@ -17,6 +17,7 @@
 #include "utils/snapmgr.h"
 
 #include "api.h"
+#include "archive.h"
 #include "collect.h"
 #include "cursor.h"
 #include "event.h"
@@ -38,6 +39,7 @@ typedef struct MemberCall
 	Snapshot	snapshot;
 	MemberAccount *accounts;	/* by currency */
 	MemberPlace *places;		/* of the same accounts */
+	Boundary   *archived;		/* of them: what lies before is not read here */
 	int			naccounts;
 	int			reading;		/* the account whose entries come */
 	int64		left;
@@ -85,8 +87,12 @@ begin_call(MemberCall *call, Store *store, const char *member)
 	wal_flush_inserted();
 	call->accounts = member_accounts(store, call->snapshot, member, &call->naccounts);
 	call->places = palloc0(sizeof(MemberPlace) * Max(call->naccounts, 1));
+	call->archived = palloc(sizeof(Boundary) * Max(call->naccounts, 1));
 	for (int i = 0; i < call->naccounts; i++)
+	{
 		call->places[i].currency = call->accounts[i].currency;
+		call->archived[i] = archive_boundary(store, call->snapshot, call->accounts[i].account_id);
+	}
 }
 
 static void
@@ -109,6 +115,59 @@ compare_check(void *arg, const EventRow *row)
 		refuse_place(place, "is another one than it has seen");
 }
 
+/*
+ * Raise if entries that the reader has not seen are archived: he would take the
+ * rest for all there was.  The hint has the cursor that lies behind them.
+ */
+static void
+check_archive(MemberCall *call)
+{
+	int			missing = -1;
+
+	for (int i = 0; i < call->naccounts; i++)
+	{
+		MemberPlace *place = &call->places[i];
+		const Boundary *archived = &call->archived[i];
+
+		if (place->seq >= archived->seq)
+			continue;
+		if (missing < 0)
+			missing = i;
+		place->seq = archived->seq;
+		place->check = archived->check;
+	}
+	if (missing < 0)
+		return;
+	resetStringInfo(&call->cursor);
+	member_cursor_write(&call->cursor, call->places, call->naccounts);
+	ereport(ERROR,
+			(errcode(ERRCODE_RB_ARCHIVED),
+			 errmsg("entries that the cursor has not seen are archived"),
+			 errdetail("Of the account in %s those up to entry " INT64_FORMAT ".",
+					   call->accounts[missing].currency, call->archived[missing].seq),
+			 errhint("Read them from rebate.entries, or rebate.my_entries, then go on with cursor %s.",
+					 quote_literal_cstr(call->cursor.data))));
+}
+
+/* Is the entry of a cursor there?  Those before the boundary are not looked for. */
+static bool
+place_is_there(MemberCall *call, int i, MemberPlace *given)
+{
+	const Boundary *archived = &call->archived[i];
+
+
+	if (given->seq < archived->seq)
+		return true;
+	if (given->seq == archived->seq)
+	{
+		if (given->check != archived->check)
+			refuse_place(given, "is another one than it has seen");
+		return true;
+	}
+	return event_read(call->store, call->snapshot, call->accounts[i].account_id, given->seq - 1,
+					  given->seq, 1, compare_check, given) > 0;
+}
+
 /* Take over the places of a cursor, after comparing them with what is there. */
 static void
 use_cursor(MemberCall *call, const char *text)
@@ -124,8 +183,7 @@ use_cursor(MemberCall *call, const char *text)
 			j++;
 		if (j == call->naccounts ||
 			strcmp(call->accounts[j].currency, given[i].currency) != 0 ||
-			event_read(call->store, call->snapshot, call->accounts[j].account_id,
-					   given[i].seq - 1, given[i].seq, 1, compare_check, &given[i]) == 0)
+			!place_is_there(call, j, &given[i]))
 			refuse_place(&given[i], "is not there");
 		call->places[j].seq = given[i].seq;
 		call->places[j].check = given[i].check;
@@ -192,6 +250,7 @@ return_events(FunctionCallInfo fcinfo, Store *store, const char *member, const c
 	call.result = (ReturnSetInfo *) fcinfo->resultinfo;
 	if (after)
 		use_cursor(&call, after);
+	check_archive(&call);
 
 	names = event_names_begin(call.store);
 	for (int i = 0; i < call.naccounts && call.left > 0; i++)
@@ -254,16 +313,19 @@ look_at(void *arg, const EventRow *row)
 
 /*
  * The last entry of an account that is not of the current transaction: its own
- * are behind all others, so a binary search finds where they begin.
+ * are behind all others, so a binary search finds where they begin.  The last of
+ * the others is never archived.
  */
 static void
 find_last(MemberCall *call, int i)
 {
 	MemberPlace *place = &call->places[i];
-	int64		low = 0,
+	int64		low = call->archived[i].seq,
 				high = call->accounts[i].last_entry;
 	int64		seq = high;
 
+	place->seq = low;
+	place->check = call->archived[i].check;
 	while (low < high)
 	{
 		Found		found = {.store = call->store};

@@ -19,6 +19,7 @@
 #include "utils/snapmgr.h"
 
 #include "api.h"
+#include "archive.h"
 #include "cluster.h"
 #include "collect.h"
 #include "cursor.h"
@@ -380,10 +381,10 @@ rebate_feed(PG_FUNCTION_ARGS)
 
 	call.snapshot = look(call.store, &now, &point);
 	if (text)
-	{
 		check_history(&call.cursor.point, &point);
+	archive_check_feed(call.store, &call.cursor);
+	if (text)
 		check_last_entry(call.store, call.snapshot, &call.cursor);
-	}
 
 	names = event_names_begin(call.store);
 	if (call.cursor.in_batch)

@@ -3,9 +3,9 @@
  *	  All rows of the ledger as they lie on disk.
  *
  * Rows are appended when they are posted, so each table is nearly in the order of
- * posting.  The two are read side by side, the earlier row first: then most
+ * posting.  They are read side by side, the earlier row first: then most
  * entries of an account come one after the other as their sequence counts, and
- * no page is visited twice.
+ * no page is visited twice.  The archive is in the order of accounts, by batches.
  */
 #include "rebate.h"
 
@@ -14,14 +14,16 @@
 #include "access/tableam.h"
 #include "utils/rel.h"
 
+#include "archive.h"
 #include "ledger_rows.h"
 
-/* One of the two tables, and its next row */
+/* One of the tables, and its next row */
 typedef struct Side
 {
 	Relation	rel;
 	TableScanDesc scan;
 	TupleTableSlot *slot;
+	bool		accruals;		/* rows of accruals, not of entries */
 	bool		more;
 	TimestampTz posted_at;		/* of the row; what has no entry comes at once */
 	LedgerRow	row;
@@ -29,8 +31,8 @@ typedef struct Side
 
 struct LedgerRows
 {
-	Side		accruals;
-	Side		entries;
+	Side		sides[3];
+	int			nsides;
 	Side	   *last;			/* whose row was returned */
 };
 
@@ -39,6 +41,7 @@ side_begin(Side *side, Store *store, StoreTable table, Snapshot snapshot)
 {
 	side->rel = store_open(store, table, AccessShareLock);
 	side->slot = table_slot_create(side->rel, NULL);
+	side->accruals = table == ST_ACCRUAL;
 	/* from the first page on, wherever others read */
 	side->scan = table_beginscan_strat(side->rel, snapshot, 0, NULL, true, false);
 }
@@ -93,39 +96,49 @@ next_entry(Side *side)
 	side->posted_at = row->entry.fields.posted_at;
 }
 
+static void
+next_row(Side *side)
+{
+	if (side->accruals)
+		next_accrual(side);
+	else
+		next_entry(side);
+}
+
 LedgerRows *
 ledger_rows_begin(Store *store, Snapshot snapshot)
 {
 	LedgerRows *rows = palloc0(sizeof(LedgerRows));
 
-	side_begin(&rows->accruals, store, ST_ACCRUAL, snapshot);
-	side_begin(&rows->entries, store, ST_ENTRY, snapshot);
-	next_accrual(&rows->accruals);
-	next_entry(&rows->entries);
+	side_begin(&rows->sides[rows->nsides++], store, ST_ACCRUAL, snapshot);
+	side_begin(&rows->sides[rows->nsides++], store, ST_ENTRY, snapshot);
+	if (archive_exists(store))
+		side_begin(&rows->sides[rows->nsides++], store, ST_ENTRY_ARCHIVE, snapshot);
+	for (int i = 0; i < rows->nsides; i++)
+		next_row(&rows->sides[i]);
 	return rows;
 }
 
 const LedgerRow *
 ledger_rows_next(LedgerRows *rows)
 {
-	Side	   *a = &rows->accruals;
-	Side	   *b = &rows->entries;
+	if (rows->last)
+		next_row(rows->last);
+	rows->last = NULL;
+	for (int i = 0; i < rows->nsides; i++)
+	{
+		Side	   *side = &rows->sides[i];
 
-	if (rows->last == a)
-		next_accrual(a);
-	else if (rows->last == b)
-		next_entry(b);
-
-	if (!a->more && !b->more)
-		return NULL;
-	rows->last = !b->more || (a->more && a->posted_at <= b->posted_at) ? a : b;
-	return &rows->last->row;
+		if (side->more && (rows->last == NULL || side->posted_at < rows->last->posted_at))
+			rows->last = side;
+	}
+	return rows->last ? &rows->last->row : NULL;
 }
 
 void
 ledger_rows_end(LedgerRows *rows)
 {
-	side_end(&rows->entries);
-	side_end(&rows->accruals);
+	for (int i = 0; i < rows->nsides; i++)
+		side_end(&rows->sides[i]);
 	pfree(rows);
 }

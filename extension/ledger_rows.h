@@ -12,10 +12,10 @@
 
 typedef struct LedgerRows LedgerRows;
 
-/* A row of rebate_data.accrual or of rebate_data.entry */
+/* A row of rebate_data.accrual, of rebate_data.entry or of the archive */
 typedef struct LedgerRow
 {
-	/* of an accrual; NULL: it is a row of rebate_data.entry */
+	/* of an accrual; NULL: it is a row of entries */
 	const FormData_accrual *accrual;
 	bool		has_due;
 	TimestampTz due;

@@ -3,7 +3,8 @@
  *	  All entries in the order of account and sequence.
  *
  * Entries that opened a rebate are in the rebate's row, the others in a table of
- * their own; each has an index in this order, and the two are merged.
+ * their own, or in the archive; each has an index in this order, and they are
+ * merged.
  */
 #include "rebate.h"
 
@@ -12,23 +13,25 @@
 #include "access/tableam.h"
 #include "utils/rel.h"
 
+#include "archive.h"
 #include "ledger_scan.h"
 
-/* One of the two tables, and its next entry */
+/* One of the tables, and its next entry */
 typedef struct Side
 {
 	Relation	rel;
 	Relation	index;
 	IndexScanDesc scan;
 	TupleTableSlot *slot;
+	bool		opening;		/* rows of rebates, not of entries */
 	bool		more;
 	LedgerEntry entry;
 } Side;
 
 struct LedgerScan
 {
-	Side		opening;
-	Side		later;
+	Side		sides[3];
+	int			nsides;
 	Side	   *last;			/* whose entry was returned */
 };
 
@@ -39,6 +42,7 @@ side_begin(Side *side, Store *store, StoreTable table, StoreIndex index, Snapsho
 	side->index = index_open(store->indexes[index], AccessShareLock);
 	side->slot = table_slot_create(side->rel, NULL);
 	side->scan = index_beginscan_compat(side->rel, side->index, snapshot, 0);
+	side->opening = table == ST_ACCRUAL;
 	index_rescan(side->scan, NULL, 0, NULL, 0);
 }
 
@@ -111,46 +115,59 @@ next_later(Side *side)
 		ledger_later_entry(side->slot, &side->entry);
 }
 
+static void
+next_entry(Side *side)
+{
+	if (side->opening)
+		next_opening(side);
+	else
+		next_later(side);
+}
+
 LedgerScan *
 ledger_scan_begin(Store *store, Snapshot snapshot)
 {
 	LedgerScan *scan = palloc0(sizeof(LedgerScan));
 
-	side_begin(&scan->opening, store, ST_ACCRUAL, SI_ACCRUAL_SEQ, snapshot);
-	side_begin(&scan->later, store, ST_ENTRY, SI_ENTRY, snapshot);
-	next_opening(&scan->opening);
-	next_later(&scan->later);
+	side_begin(&scan->sides[scan->nsides++], store, ST_ACCRUAL, SI_ACCRUAL_SEQ, snapshot);
+	side_begin(&scan->sides[scan->nsides++], store, ST_ENTRY, SI_ENTRY, snapshot);
+	if (archive_exists(store))
+		side_begin(&scan->sides[scan->nsides++], store, ST_ENTRY_ARCHIVE, SI_ENTRY_ARCHIVE, snapshot);
+	for (int i = 0; i < scan->nsides; i++)
+		next_entry(&scan->sides[i]);
 	return scan;
+}
+
+/* Does the entry of one side come before that of another? */
+static bool
+comes_before(const Side *a, const Side *b)
+{
+	const EntryFields *x = &a->entry.fields;
+	const EntryFields *y = &b->entry.fields;
+
+	return x->account_id != y->account_id ? x->account_id < y->account_id : x->seq < y->seq;
 }
 
 const LedgerEntry *
 ledger_scan_next(LedgerScan *scan)
 {
-	Side	   *a = &scan->opening;
-	Side	   *b = &scan->later;
+	if (scan->last)
+		next_entry(scan->last);
+	scan->last = NULL;
+	for (int i = 0; i < scan->nsides; i++)
+	{
+		Side	   *side = &scan->sides[i];
 
-	if (scan->last == a)
-		next_opening(a);
-	else if (scan->last == b)
-		next_later(b);
-
-	if (!a->more && !b->more)
-		return NULL;
-	if (!b->more)
-		scan->last = a;
-	else if (!a->more)
-		scan->last = b;
-	else if (a->entry.fields.account_id != b->entry.fields.account_id)
-		scan->last = a->entry.fields.account_id < b->entry.fields.account_id ? a : b;
-	else
-		scan->last = a->entry.fields.seq <= b->entry.fields.seq ? a : b;
-	return &scan->last->entry;
+		if (side->more && (scan->last == NULL || comes_before(side, scan->last)))
+			scan->last = side;
+	}
+	return scan->last ? &scan->last->entry : NULL;
 }
 
 void
 ledger_scan_end(LedgerScan *scan)
 {
-	side_end(&scan->later);
-	side_end(&scan->opening);
+	for (int i = 0; i < scan->nsides; i++)
+		side_end(&scan->sides[i]);
 	pfree(scan);
 }

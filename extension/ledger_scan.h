@@ -1,7 +1,7 @@
 /*
  * ledger_scan.h
- *	  All entries in the order of account and sequence, from the two tables that
- *	  hold them.
+ *	  All entries in the order of account and sequence, from the tables that hold
+ *	  them.
  */
 #ifndef REBATE_LEDGER_SCAN_H
 #define REBATE_LEDGER_SCAN_H

@@ -32,6 +32,7 @@
 #define ERRCODE_RB_CURSOR_REFUSED		MAKE_SQLSTATE('R', 'B', '0', '1', '3')
 #define ERRCODE_RB_NOT_ON_STANDBY		MAKE_SQLSTATE('R', 'B', '0', '1', '4')
 #define ERRCODE_RB_OTHER_VERSION		MAKE_SQLSTATE('R', 'B', '0', '1', '5')
+#define ERRCODE_RB_ARCHIVED				MAKE_SQLSTATE('R', 'B', '0', '1', '6')
 #define ERRCODE_RB_APPROVAL				MAKE_SQLSTATE('R', 'B', '0', '1', '7')
 #define ERRCODE_RB_ERASURE_REFUSED		MAKE_SQLSTATE('R', 'B', '0', '1', '8')
 

@@ -40,6 +40,7 @@ static const StoreTable emptied[] = {
 	ST_ACCOUNT, ST_ACCRUAL, ST_ENTRY, ST_WAITING, ST_HOUSE_ENTRY, ST_HOUSE_BALANCE, ST_CHANNEL,
 	ST_FAILURE, ST_DEFERRED, ST_LINK, ST_JOB, ST_FINDING, ST_FREEZE, ST_FORMER_MEMBER, ST_ERASURE,
 	ST_ERASURE_REQUEST,
+	ST_ENTRY_ARCHIVE, ST_BOUNDARY, ST_ARCHIVE,
 };
 
 /* What stays besides currencies, the programme, campaigns and allowed functions */

@@ -66,6 +66,9 @@ typedef enum StoreTable
 	ST_FORMER_SECRET,
 	ST_ERASURE,
 	ST_ERASURE_REQUEST,
+	ST_ENTRY_ARCHIVE,
+	ST_BOUNDARY,
+	ST_ARCHIVE,
 	/* the view comes after the tables, so that one of them is named first */
 	ST_LEDGER,
 	NUM_STORE_TABLES
@@ -94,6 +97,8 @@ typedef enum StoreIndex
 	SI_RULE,
 	SI_LOGIN,
 	SI_FORMER_MEMBER,
+	SI_ENTRY_ARCHIVE,
+	SI_BOUNDARY,
 	NUM_STORE_INDEXES
 } StoreIndex;
 

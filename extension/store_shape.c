@@ -244,6 +244,26 @@ static const struct
 		"changed_by text!, changed_claim text",
 		2
 	},
+	[ST_ENTRY_ARCHIVE] = {
+		"entry_archive", EXACT,
+		"account_id int8!, accrual_id int8, payout_id int8, source_id int4, rule_id int4!, "
+		"order_key text/C, kind char!, seq int8!, posted_at timestamptz!, xid int8!, check int8!, "
+		"debit int4!, credit int4!, epoch int4!, effective_date date!, book_date date, "
+		"amount int8!, event_at timestamptz!, posting_id int8, tracked int8, pending int8, "
+		"maturing int8, available int8, held int8",
+		2
+	},
+	[ST_BOUNDARY] = {
+		"boundary", EXACT,
+		"account_id int8!, seq int8!, posted_at timestamptz!, check int8!, tracked int8!, "
+		"pending int8!, maturing int8!, available int8!, held int8!",
+		2
+	},
+	[ST_ARCHIVE] = {
+		"archive", false,
+		"one bool!=, epoch int4!, xid int8!, before timestamptz!, archived_at timestamptz!",
+		2
+	},
 };
 
 static const struct
@@ -302,6 +322,8 @@ static const struct
 	[SI_RULE] = {"rule_pkey", ST_RULE, BTREE_AM_OID, UNIQUE, {1}},
 	[SI_LOGIN] = {"login_pkey", ST_LOGIN, BTREE_AM_OID, UNIQUE, {1}},
 	[SI_FORMER_MEMBER] = {"former_member_pkey", ST_FORMER_MEMBER, BTREE_AM_OID, UNIQUE, {1}},
+	[SI_ENTRY_ARCHIVE] = {"entry_archive_pkey", ST_ENTRY_ARCHIVE, BTREE_AM_OID, UNIQUE, {1, 8}},
+	[SI_BOUNDARY] = {"boundary_pkey", ST_BOUNDARY, BTREE_AM_OID, UNIQUE, {1}},
 };
 
 const char *

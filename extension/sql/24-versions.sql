@@ -105,6 +105,82 @@ CREATE INDEX failure_first ON rebate_data.failure (source_id, first_failed_at);
 CREATE INDEX deferred_first ON rebate_data.deferred (source_id, first_seen);
 
 -- archive
+CREATE TABLE rebate_data.entry_archive (
+	account_id		bigint NOT NULL,
+	accrual_id		bigint,
+	payout_id		bigint,
+	source_id		integer,
+	rule_id			integer NOT NULL,
+	order_key		text COLLATE "C",
+	kind			"char" NOT NULL,
+	seq				bigint NOT NULL,
+	posted_at		timestamptz NOT NULL,
+	xid				bigint NOT NULL,
+	"check"			bigint NOT NULL,
+	debit			integer NOT NULL,
+	credit			integer NOT NULL,
+	epoch			integer NOT NULL,
+	effective_date	date NOT NULL,
+	book_date		date,
+	amount			bigint NOT NULL,
+	event_at		timestamptz NOT NULL,
+	posting_id		bigint,
+	tracked			bigint,
+	pending			bigint,
+	maturing		bigint,
+	available		bigint,
+	held			bigint,
+	CONSTRAINT entry_archive_pkey PRIMARY KEY (account_id, seq)
+) USING heap;
+CREATE INDEX entry_archive_xid_brin ON rebate_data.entry_archive USING brin (xid) WITH (pages_per_range = 128, autosummarize = off);
+COMMENT ON TABLE rebate_data.entry_archive IS 'entries that rebate.archive() moved out of rebate_data.entry, as they were there: of each account those up to its boundary';
+
+CREATE TABLE rebate_data.boundary (
+	account_id	bigint NOT NULL,
+	seq			bigint NOT NULL,
+	posted_at	timestamptz NOT NULL,
+	"check"		bigint NOT NULL,
+	tracked		bigint NOT NULL,
+	pending		bigint NOT NULL,
+	maturing	bigint NOT NULL,
+	available	bigint NOT NULL,
+	held		bigint NOT NULL,
+	CONSTRAINT boundary_pkey PRIMARY KEY (account_id)
+) USING heap WITH (fillfactor = 90);
+COMMENT ON TABLE rebate_data.boundary IS 'the last archived entry of each account that has any: its time, its check and the balances after it; entries up to it are in rebate_data.entry_archive, but those that opened a rebate, which stay in its row';
+
+CREATE TABLE rebate_data.archive (
+	one			boolean PRIMARY KEY DEFAULT true CHECK (one),
+	epoch		integer NOT NULL,
+	xid			bigint NOT NULL,
+	before		timestamptz NOT NULL,
+	archived_at	timestamptz NOT NULL
+);
+COMMENT ON TABLE rebate_data.archive IS 'one row once entries have been archived: the youngest transaction of any of them, and what was asked for last';
+
+CREATE OR REPLACE VIEW rebate_data.ledger AS
+SELECT account_id, seq, COALESCE(amount, abs(earned)) AS amount, posted_at,
+	   COALESCE(event_at, order_time) AS event_at, xid, "check", debit, credit, epoch,
+	   effective_date, COALESCE(book_date, effective_date) AS book_date, rule_id, source_id, kind,
+	   accrual_id, COALESCE(posting_id, accrual_id) AS posting_id, NULL::bigint AS payout_id,
+	   COALESCE(tracked, 0) AS tracked, COALESCE(pending, 0) AS pending,
+	   COALESCE(maturing, 0) AS maturing, COALESCE(available, 0) AS available,
+	   COALESCE(held, 0) AS held, order_key
+  FROM rebate_data.accrual WHERE seq IS NOT NULL
+UNION ALL
+SELECT account_id, seq, amount, posted_at, event_at, xid, "check", debit, credit, epoch,
+	   effective_date, COALESCE(book_date, effective_date), rule_id, source_id, kind,
+	   accrual_id, COALESCE(posting_id, accrual_id), payout_id,
+	   COALESCE(tracked, 0), COALESCE(pending, 0), COALESCE(maturing, 0), COALESCE(available, 0),
+	   COALESCE(held, 0), order_key
+  FROM rebate_data.entry
+UNION ALL
+SELECT account_id, seq, amount, posted_at, event_at, xid, "check", debit, credit, epoch,
+	   effective_date, COALESCE(book_date, effective_date), rule_id, source_id, kind,
+	   accrual_id, COALESCE(posting_id, accrual_id), payout_id,
+	   COALESCE(tracked, 0), COALESCE(pending, 0), COALESCE(maturing, 0), COALESCE(available, 0),
+	   COALESCE(held, 0), order_key
+  FROM rebate_data.entry_archive;
 
 -- speed: the ledger of one account is found by the indexes only if no part of UNION ALL has a condition of its own
 CREATE OR REPLACE VIEW rebate_data.ledger AS

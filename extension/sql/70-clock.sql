@@ -77,3 +77,15 @@ END
 $procedure$;
 COMMENT ON PROCEDURE rebate.fold(timestamptz) IS 'adds what was posted to house accounts up to now to their stored balances, so that rebate.house_balances need not read it again';
 REVOKE ALL ON PROCEDURE rebate.fold(timestamptz) FROM PUBLIC;
+
+CREATE PROCEDURE rebate.archive(before timestamptz)
+LANGUAGE plpgsql
+AS $procedure$
+BEGIN
+	WHILE rebate.clock_step('archive', before) LOOP
+		COMMIT;
+	END LOOP;
+END
+$procedure$;
+COMMENT ON PROCEDURE rebate.archive(timestamptz) IS 'moves entries posted before a moment to rebate_data.entry_archive, in batches with COMMIT; the ledger and all balances stay as they are';
+REVOKE ALL ON PROCEDURE rebate.archive(timestamptz) FROM PUBLIC;

@@ -70,6 +70,7 @@ function retry_failures operator
 function run_audit operator
 function prune operator
 function fold operator
+function archive operator
 function schedule operator
 function unschedule operator
 function schedules operator

@@ -162,6 +162,7 @@ SELECT bag_eq($$
     SELECT p.proname::text, pg_get_function_arguments(p.oid) FROM pg_proc p
     WHERE p.pronamespace = 'rebate'::regnamespace AND p.prokind = 'p' $$, $$ VALUES
     ('age', 'IN upto timestamp with time zone DEFAULT now()'),
+    ('archive', 'IN before timestamp with time zone'),
     ('fold', 'IN upto timestamp with time zone DEFAULT now()'),
     ('mature', 'IN upto timestamp with time zone DEFAULT now()'),
     ('prune', 'IN upto timestamp with time zone DEFAULT now()'),
@@ -280,7 +281,7 @@ SELECT is_empty($$ SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'r
     AND prokind = 'f' AND NOT COALESCE(proconfig, '{}') @> ARRAY['search_path=pg_catalog, pg_temp'] $$,
         'functions not in C pin their search_path');
 SELECT is_empty($$ SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'rebate'::regnamespace AND prokind = 'p'
-    AND prosrc !~ '^\s*BEGIN\s+WHILE rebate\.clock_step\(''\w+'', upto\) LOOP\s+COMMIT;\s+END LOOP;\s+END\s*$' $$,
+    AND prosrc !~ '^\s*BEGIN\s+WHILE rebate\.clock_step\(''\w+'', (upto|before)\) LOOP\s+COMMIT;\s+END LOOP;\s+END\s*$' $$,
         'procedures, which cannot, are nothing but a loop');
 
 -- Whoever writes orders: needs nothing, gains nothing.

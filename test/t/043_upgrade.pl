@@ -173,6 +173,8 @@ is(sql(q{SELECT count(*) > 0 FROM rebate.feed(NULL, 10)}), 't', 'there is a feed
 sql(q{SELECT * FROM rebate.statement('m1'); SELECT * FROM rebate.balance('m1', at => now()); SELECT * FROM rebate.explain('orders', '1001'); SELECT * FROM rebate.doctor(true);
     SELECT rebate.events('m1'); SELECT * FROM rebate.retry(); SELECT rebate.set_rule('three', percent => 3, rule_group => 'one', valid_from => '2020-01-01')});
 
+like(errors('CALL rebate.archive(now())'), qr/rebate\.upgrade_store\(\)/, 'what needs the new store refuses, and says what to call');
+
 # one that is cancelled leaves the store as it was, and does no harm to orders
 my %holder = (in => "BEGIN; SET ROLE rebate_owner; LOCK TABLE rebate_data.store IN SHARE MODE;\n\\echo held\n", out => '', errors => '');
 $holder{run} = IPC::Run::start([ 'psql', '-XqAt', '-d', $node->connstr('postgres') ], '<', \$holder{in}, '>', \$holder{out}, '2>', \$holder{errors});
@@ -190,6 +192,8 @@ is(changed($standing, standing()), '', 'and it moves no money');
 
 orders_of_all_kinds();
 is(audit(), '', 'new SQL and new store: the audit is clean');
+sql(q{SET ROLE clock; CALL rebate.archive(now() + interval '1 minute')});
+is(sql('SELECT count(*) > 0 FROM rebate_data.entry_archive') . audit(), 't', 'old entries are archived, and the audit is clean');
 is(sql("SELECT count(*) FROM (SELECT $columns FROM ledger_before EXCEPT SELECT $columns FROM rebate_data.ledger) e"), 0, 'all entries of before are there as they were');
 is(sql('SELECT count(*) > 300 FROM ledger_before'), 't', 'which are many');
 $shop{in} .= "\\q\n";
