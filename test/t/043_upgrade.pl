@@ -92,15 +92,24 @@ sql('CALL rebate.mature(); CALL rebate.age(); CALL rebate.fold(); CALL rebate.re
 is(sql('SELECT version FROM rebate.versions() ORDER BY part'), "$previous\n$version\n1", 'SQL and store of the release before, library of this one');
 is(audit(), '', 'all is well before');
 
-# All that the store says of members whom nobody touches meanwhile, to compare before and after a step.
-sub standing
+# All that the store says of members whom nobody touches meanwhile, to compare before and after a step: in the columns
+# that it had before.
+my %quiet = (
+    'rebate.balances' => q{member LIKE 'm%'},
+    'rebate_data.account' => q{member LIKE 'm%'},
+    'rebate_data.accrual' => q{order_key !~ '^1......$'},
+    'rebate_data.waiting' => q{account_id IN (SELECT account_id FROM rebate_data.account WHERE member LIKE 'm%')},
+    map { $_ => 'true' } qw(rebate.failures rebate.freezes rebate.sources rebate.rule_versions rebate_data.deferred rebate_data.link),
+);
+my %columns;
+
+sub columns_of
 {
-    return { map { $_ => sql("SELECT * FROM $_ ORDER BY 1, 2, 3") } q{(SELECT * FROM rebate.balances WHERE member LIKE 'm%') b},
-        q{(SELECT member, last_entry, last_check, last_posted, handle FROM rebate_data.account WHERE member LIKE 'm%') a},
-        q{(SELECT * FROM rebate_data.accrual WHERE order_key !~ '^1......$') x}, q{(SELECT * FROM rebate_data.waiting WHERE account_id IN (SELECT account_id FROM rebate_data.account WHERE member LIKE 'm%')) w},
-        'rebate.failures', 'rebate.freezes', 'rebate_data.deferred',
-        'rebate_data.link', 'rebate.sources', 'rebate.rule_versions' };
+    my ($relation) = @_;
+    return $columns{$relation} //= sql("SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute WHERE attrelid = '$relation'::regclass AND attnum > 0");
 }
+
+sub standing { return { map { $_ => sql('SELECT ' . columns_of($_) . " FROM $_ WHERE $quiet{$_} ORDER BY 1, 2, 3") } keys %quiet } }
 
 sub changed
 {
@@ -109,7 +118,7 @@ sub changed
 }
 
 sql('CREATE TABLE ledger_before AS SELECT * FROM rebate_data.ledger');
-my $columns = sql(q{SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute WHERE attrelid = 'ledger_before'::regclass AND attnum > 0});
+my $columns = columns_of('ledger_before');
 
 # --- upgraded while orders come in ------------------------------------------------------------------------------------
 
