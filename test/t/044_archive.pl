@@ -84,7 +84,7 @@ foreach my $round (1 .. 4)
         wait_buried($pid);
         wait_until('SELECT true');
     }
-    foreach my $s ($orders, $held, $archive) { eval { $s->{run}->finish }; }
+    $_->{run}->kill_kill(grace => 0) foreach $archive, $held, $orders;
     my $now = sql('SELECT count(*) FROM rebate_data.entry_archive');
     ok($moved < $now && $now < $entries - 200, "$victim was killed: $now of $entries were archived, and $moved before");
     $moved = $now;
