@@ -30,7 +30,7 @@ sub error
     return $errors;
 }
 
-# Every relation of user and store with its columns, and its rows where it has any.
+# Every relation of user and store, none of the extension, with its columns, and its rows where it has any.
 sub contents
 {
     return $node->safe_psql('postgres', q{
@@ -39,7 +39,7 @@ sub contents
             CASE WHEN relkind IN ('r', 'S') AND c.oid::regclass::text <> 'rebate_data.epoch'
                 THEN md5(query_to_xml('SELECT * FROM ' || c.oid::regclass || CASE relkind WHEN 'S' THEN '' ELSE ' t ORDER BY t::text' END, true, true, '')::text) END
         FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
-        WHERE n.nspname IN ('public', 'rebate_data') OR n.nspname = 'rebate' AND relkind = 'v' AND relname <> 'delivery_status' AND relname NOT LIKE 'my\_%'
+        WHERE n.nspname IN ('public', 'rebate_data') OR n.nspname = 'rebate' AND relkind = 'v' AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e')
         ORDER BY 1});
 }
 
