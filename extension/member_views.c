@@ -415,6 +415,8 @@ kind_name(char kind)
 			return "reverse";
 		case ENTRY_MOVE:
 			return "move";
+		case ENTRY_WRITE_OFF:
+			return "write_off";
 	}
 	return psprintf("%c", kind);
 }

@@ -249,6 +249,16 @@ SELECT l.code, l.kind, l.description
 FROM rebate_data.ledger_account l;
 COMMENT ON VIEW rebate.ledger_accounts IS 'chart of accounts: the codes that entries debit and credit';
 
+CREATE OR REPLACE VIEW rebate.logins AS
+SELECT l.login, l.member,
+	   EXISTS (SELECT FROM pg_catalog.pg_roles r
+			   WHERE r.rolname = l.login
+				 AND (r.oid = l.role_oid OR l.system_identifier <>
+					  (SELECT s.system_identifier FROM pg_catalog.pg_control_system() s))) AS in_force,
+	   l.mapped_at, l.mapped_by
+FROM rebate_data.login l;
+COMMENT ON VIEW rebate.logins IS 'roles that see the rows of a member; not in force: the role is gone, or another one of that name';
+
 CREATE OR REPLACE VIEW rebate.granted_rights AS
 SELECT g.role_name AS role, g.right_name,
 	   EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname::text = g.role_name) AS role_exists,

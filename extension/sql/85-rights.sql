@@ -110,6 +110,7 @@ function my_events member gateway
 function my_events_cursor member gateway
 function map_login admin
 function unmap_login admin
+view logins admin auditor
 view my_balance member gateway
 view my_channel member gateway
 view my_entries member gateway

@@ -172,7 +172,7 @@ SELECT bag_eq($$
 
 -- Views
 SELECT views_are('rebate', ARRAY['accruals', 'balances', 'decisions', 'delivery_status', 'entries', 'failed_orders', 'failures',
-    'findings', 'freezes', 'granted_rights', 'house_balances', 'jobs', 'ledger_accounts', 'my_balance', 'my_channel', 'my_entries',
+    'findings', 'freezes', 'granted_rights', 'house_balances', 'jobs', 'ledger_accounts', 'logins', 'my_balance', 'my_channel', 'my_entries',
     'my_rebates', 'rule_drafts', 'rule_versions', 'rules', 'sources', 'stat_backlog',
     'stat_delivery', 'stat_engine', 'stat_jobs', 'trial_balance']);
 SELECT columns_are('rebate', 'stat_engine', ARRAY['scope', 'transactions', 'rolled_back', 'statements', 'bulk_statements', 'inserted',
@@ -187,6 +187,7 @@ SELECT columns_are('rebate', 'house_balances', ARRAY['code', 'kind', 'currency',
 SELECT columns_are('rebate', 'trial_balance', ARRAY['code', 'kind', 'campaign', 'currency', 'debit', 'credit', 'balance']);
 SELECT columns_are('rebate', 'findings', ARRAY['found_at', 'part', 'violation', 'subject', 'detail']);
 SELECT columns_are('rebate', 'failed_orders', ARRAY['source', 'order_key', 'sqlstate', 'first_failed_at', 'last_failed_at', 'attempts']);
+SELECT columns_are('rebate', 'logins', ARRAY['login', 'member', 'in_force', 'mapped_at', 'mapped_by']);
 SELECT columns_are('rebate', 'granted_rights', ARRAY['role', 'right_name', 'role_exists', 'granted_at', 'granted_by']);
 SELECT columns_are('rebate', 'freezes', ARRAY['source', 'order_key', 'reason', 'frozen_at', 'frozen_by', 'unfrozen_at',
     'unfrozen_by']);
@@ -294,7 +295,7 @@ SELECT throws_ok('TRUNCATE orders', '42501', NULL, 'but gets no TRUNCATE by us')
 SELECT throws_ok('SELECT rebate.flush()', '42501', NULL, 'may not flush');
 SELECT throws_ok(format('SELECT * FROM rebate.%I', v), '42501', NULL, 'and reads no view: ' || v)
 FROM unnest(ARRAY['accruals', 'balances', 'decisions', 'delivery_status', 'entries', 'failed_orders', 'failures', 'findings', 'freezes', 'granted_rights',
-    'house_balances', 'jobs', 'ledger_accounts', 'my_balance', 'my_channel', 'my_entries', 'my_rebates', 'rule_drafts', 'rule_versions', 'rules', 'sources', 'stat_backlog',
+    'house_balances', 'jobs', 'ledger_accounts', 'logins', 'my_balance', 'my_channel', 'my_entries', 'my_rebates', 'rule_drafts', 'rule_versions', 'rules', 'sources', 'stat_backlog',
     'stat_delivery', 'stat_engine', 'stat_jobs', 'trial_balance',
     'channel_key', 'cluster']) AS v;
 SELECT throws_ok(c, '42501', NULL, 'nor may: ' || c)

@@ -129,6 +129,17 @@ is(ask($standby, 'SELECT count(*) FROM rebate.feed()'), 'RB014', 'feed() is refu
 is(ask($standby, 'SELECT rebate.feed_cursor()'), 'RB014', 'and so is feed_cursor()');
 is(ask($standby, q{SELECT rebate.channel('alice')}), $channel, 'a channel that was asked for has its name');
 unlike(ask($standby, q{SELECT rebate.channel('bob')}), qr/^rebate_/, 'another has none');
+sub mine { my ($member, $sql) = @_; return "BEGIN; DO \$\$ BEGIN PERFORM rebate.act_as('$member'); END \$\$; $sql; COMMIT"; }
+foreach my $view ('my_balance', 'my_rebates', 'my_entries')
+{
+    my $sql = mine('alice', "SELECT count(*) || ' ' || md5(string_agg(v::text, ' ' ORDER BY v::text)) FROM rebate.$view v");
+    is($standby->safe_psql('postgres', $sql), $primary->safe_psql('postgres', $sql), "a member's $view");
+}
+is($standby->safe_psql('postgres', mine('alice', 'SELECT rebate.my_events_cursor()')), $standby->safe_psql('postgres', q{SELECT rebate.events_cursor('alice')}),
+    'her cursor');
+is($standby->safe_psql('postgres', mine('alice', 'SELECT channel FROM rebate.my_channel')), $channel, 'her channel');
+is($standby->safe_psql('postgres', mine('bob', 'SELECT channel FROM rebate.my_channel')), '', 'that of another, who has not asked');
+is($standby->safe_psql('postgres', 'SELECT count(*) FROM rebate.my_entries'), 0, 'and without saying who nothing');
 is(ask($standby, 'SELECT rebate.rotate_channels()'), '25006', 'rotate_channels() is refused');
 is($standby->safe_psql('postgres', 'SELECT worker_pid FROM rebate.delivery_status'), '', 'there is no worker');
 

@@ -68,6 +68,7 @@ my $old = server('old', 4 << 20);
 $old->safe_psql('postgres', q{
     CREATE ROLE books LOGIN;
     CREATE ROLE shop LOGIN;
+    CREATE ROLE reader LOGIN;
     CREATE DATABASE shop;
     ALTER DATABASE shop OWNER TO books});
 $old->safe_psql('shop', q{
@@ -103,6 +104,7 @@ $old->safe_psql('shop', q{
     DELETE FROM orders WHERE id % 13 = 0;
     INSERT INTO orders (id, customer, total) VALUES (1000, 'm1', 'NaN');
     INSERT INTO shop."Order Lines" SELECT i, j, 'm' || i % 3, 1000 + i FROM generate_series(1, 10) i, generate_series(1, 3) j});
+$old->safe_psql('shop', q{SELECT rebate.grant_right('member', 'reader'), rebate.map_login('reader', 'm1')});
 my $channel  = $old->safe_psql('shop', q{SELECT rebate.channel('m1')});
 my $contents = contents($old, 'shop');
 is(scalar keys %$contents, scalar keys %parts, 'all parts are read');
@@ -137,6 +139,11 @@ sub check
 
     is($copy->{$_}, $contents->{$_}, "$what: $_") foreach grep { !$but{$_} } sort keys %parts;
     is($node->safe_psql($db, 'SELECT * FROM rebate.audit()'), '', "$what: the audit is clean");
+
+    is( $node->safe_psql($db, q{SELECT rebate.current_member(), (SELECT string_agg(currency || ' ' || available, ', ' ORDER BY 1) FROM rebate.my_balance)},
+            extra_params => [ '-U', 'reader' ]),
+        'm1|' . $node->safe_psql($db, q{SELECT string_agg(currency || ' ' || available, ', ' ORDER BY 1) FROM rebate.balance('m1')}),
+        "$what: a login has its member, and reads what is his");
 
     # before anything is posted here, and after
     foreach my $when ('at once', 'after an order')
