@@ -99,7 +99,7 @@ sub standing
         q{(SELECT member, last_entry, last_check, last_posted, handle FROM rebate_data.account WHERE member LIKE 'm%') a},
         q{(SELECT * FROM rebate_data.accrual WHERE order_key !~ '^1......$') x}, q{(SELECT * FROM rebate_data.waiting WHERE account_id IN (SELECT account_id FROM rebate_data.account WHERE member LIKE 'm%')) w},
         'rebate.failures', 'rebate.freezes', 'rebate_data.deferred',
-        'rebate_data.link', 'rebate.sources', 'rebate.rule_versions' };
+        'rebate_data.link', 'rebate.sources', 'rebate_data.rule_version' };
 }
 
 sub changed
