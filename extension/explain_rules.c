@@ -227,15 +227,16 @@ explain_met_rules(Explain *e)
 	sql_param(&params, INT4ARRAYOID, int_array(e->traced, false), false);
 	sql_param(&params, INT4ARRAYOID, int_array(e->traced, true), false);
 	sql_run(psprintf("SELECT r.name, v.formula, v.rate, v.base, v.minimum, v.max_per_order, v.limit_mode,"
-			"       replace(v.rounding, '_', ' '), replace(v.refund, '_', ' '),"
-			"       CASE WHEN v.hold <> '0' THEN v.hold::text END, v.priority, g.name, v.group_mode,"
-			"       v.generation, %s"
-			"  FROM unnest($1, $2) WITH ORDINALITY u(rule_id, version, place)"
-			"  JOIN rebate_data.rule r ON r.rule_id = u.rule_id"
-			"  JOIN rebate_data.rule_version v ON v.rule_id = u.rule_id AND v.version = u.version"
-			"  LEFT JOIN rebate_data.rule_group g ON g.group_id = v.group_id"
-			" ORDER BY u.place",
-			e->store->version >= CONTROL_STORE_VERSION ? approval : "NULL::text"), &params, SPI_OK_SELECT);
+					 "       replace(v.rounding, '_', ' '), replace(v.refund, '_', ' '),"
+					 "       CASE WHEN v.hold <> '0' THEN v.hold::text END, v.priority, g.name, v.group_mode,"
+					 "       v.generation, %s"
+					 "  FROM unnest($1, $2) WITH ORDINALITY u(rule_id, version, place)"
+					 "  JOIN rebate_data.rule r ON r.rule_id = u.rule_id"
+					 "  JOIN rebate_data.rule_version v ON v.rule_id = u.rule_id AND v.version = u.version"
+					 "  LEFT JOIN rebate_data.rule_group g ON g.group_id = v.group_id"
+					 " ORDER BY u.place",
+					 e->store->version >= CONTROL_STORE_VERSION ? approval : "NULL::text"),
+			&params, SPI_OK_SELECT);
 	foreach(lc, e->traced)
 	{
 		MemoryContext old;

@@ -15,6 +15,7 @@ CREATE TABLE orders (id int PRIMARY KEY, customer text, total numeric, merchant 
 SELECT rebate.attach('orders', 'customer', 'total', 'EUR', order_time => 'placed', since => '2026-01-01', max_backdate => NULL, max_future => NULL);
 GRANT rebate_owner TO regress_rebate_ann, regress_rebate_bob;
 GRANT SELECT (total, merchant) ON orders TO regress_rebate_ann;
+GRANT SELECT ON orders TO regress_rebate_bob;
 \set valid '2026-01-01'
 RESET client_min_messages;
 
@@ -135,9 +136,9 @@ SET SESSION AUTHORIZATION regress_rebate_bob;
 SELECT rebate.approve_rule(9), rebate.approve_rule(10);
 SELECT rebate.set_group('season', 'best');
 SELECT rebate.approve_rule(11);
-SET SESSION AUTHORIZATION regress_rebate_ann;
 SELECT subject, outcome, amount FROM rebate.preview('orders', '{"customer": "bob", "total": 50, "placed": "2026-07-01"}') WHERE topic = 'accrual';
 SELECT subject, outcome, amount FROM rebate.preview('orders', '{"customer": "bob", "total": 50, "placed": "2026-07-01"}', 11) WHERE topic = 'accrual';
+SET SESSION AUTHORIZATION regress_rebate_ann;
 SELECT rebate.approve_rule(11);
 RESET SESSION AUTHORIZATION;
 SELECT kind, rule, state, changes, author, decided_by, version FROM rebate.rule_drafts WHERE draft = 11;
