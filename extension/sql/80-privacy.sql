@@ -47,6 +47,7 @@ SELECT * FROM (VALUES
 	('rebate_data', 'accrual', 'looked_up', 'values that a rule looked up', 'for good', 'stays: it is empty in this version'),
 	('rebate_data', 'entry', 'order_key', 'key of an order', 'for good', 'stays: entries are never changed'),
 	('rebate_data', 'entry_archive', 'order_key', 'key of an order', 'for good', 'stays: entries are never changed'),
+	('rebate_data', 'entry_archive', 'order_key', 'key of an order', 'until the archive is emptied', 'stays: entries are never changed'),
 	('rebate_data', 'link', 'order_key', 'key of a return, or of an order that was split', 'as long as it says so', 'stays'),
 	('rebate_data', 'link', 'target_key', 'key of the order that it is about', 'as long as it says so', 'stays'),
 	('rebate_data', 'link', 'amount', 'amount of a return', 'as long as it says so', 'stays'),
