@@ -119,11 +119,11 @@ former_find(Store *store, const char *key, char **now)
 	return result;
 }
 
-FormerKind
-former_find_now(Store *store, const char *key, char **now)
+bool
+former_any_now(Store *store)
 {
 	if (store->version < 2)
-		return FORMER_NOT;
+		return false;
 	if (!store->maybe_former || !store->has_former_key)
 	{
 		Relation	rel = store_open(store, ST_FORMER_MEMBER, AccessShareLock);
@@ -133,7 +133,13 @@ former_find_now(Store *store, const char *key, char **now)
 		if (store->maybe_former)
 			former_read_key(store);
 	}
-	return former_find(store, key, now);
+	return store->maybe_former && store->has_former_key;
+}
+
+FormerKind
+former_find_now(Store *store, const char *key, char **now)
+{
+	return former_any_now(store) ? former_find(store, key, now) : FORMER_NOT;
 }
 
 /*----------------------------------------------------------------------------

@@ -26,7 +26,11 @@ extern void former_read_key(Store *store);
  */
 extern FormerKind former_find(Store *store, const char *key, char **now);
 
-/* The same when the store was looked up before a lock: it may know of none yet */
+/*
+ * The same when the store was looked up before a lock: it may know of none yet.
+ * The first tells whether there are any at all.
+ */
+extern bool former_any_now(Store *store);
 extern FormerKind former_find_now(Store *store, const char *key, char **now);
 
 /* Record, in one call of the functions below, what became of a key */

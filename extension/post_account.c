@@ -182,14 +182,16 @@ drop_former(Store *store, AccountToFind *accounts, int n)
 	for (int i = 0; i < n; i++)
 		keys[i] = accounts[i].member;
 	former_lock_open(keys, n);
+	pfree(keys);
+	if (!former_any_now(store))
+		return n;
 	for (int i = 0; i < n; i++)
 	{
 		char	   *now;
 
-		if (former_find_now(store, accounts[i].member, &now) == FORMER_NOT)
+		if (former_find(store, accounts[i].member, &now) == FORMER_NOT)
 			accounts[left++] = accounts[i];
 	}
-	pfree(keys);
 	return left;
 }
 

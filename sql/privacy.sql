@@ -218,6 +218,20 @@ CREATE FUNCTION listed() RETURNS SETOF text LANGUAGE sql AS $$ SELECT concat_ws(
 -- what is listed is there, and nobody forgot to say what becomes of it
 SELECT listed() EXCEPT
 SELECT concat_ws('.', n.nspname, c.relname, a.attname) FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace;
+-- a new column that can hold a text is in rebate.personal_data(), or among these, which tell of no person
+SELECT format('%s.%s.%s', n.nspname, c.relname, a.attname) AS not_listed FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname IN ('rebate', 'rebate_data') AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
+  AND atttypid IN ('text'::regtype, 'varchar'::regtype, 'name'::regtype, 'json'::regtype, 'jsonb'::regtype, 'bytea'::regtype, 'text[]'::regtype)
+  AND format('%s.%s.%s', n.nspname, c.relname, a.attname) NOT IN (SELECT listed())
+  AND format('%s.%s', c.relname, a.attname) <> ALL (ARRAY[
+	'account.currency', 'allowed_function.function', 'campaign.name', 'currency.code', 'draft.kind', 'draft.name', 'draft.state', 'failure.sqlstate', 'finding.part',
+	'finding.violation', 'granted_right.right_name', 'house_balance.currency', 'house_entry.currency', 'job.job', 'ledger_account.code', 'ledger_account.description',
+	'ledger_account.kind', 'link.currency', 'programme.name', 'programme.time_zone', 'rule.name', 'rule_group.mode', 'rule_group.name', 'rule_version.currency',
+	'rule_version.formula', 'rule_version.group_mode', 'rule_version.limit_mode', 'rule_version.refund', 'rule_version.rounding', 'rule_version.unlinked_return',
+	'scope.attributes', 'source.amount', 'source.arguments', 'source.attributes', 'source.confirmed_at', 'source.currency', 'source.currency_code', 'source.key_columns',
+	'source.member', 'source.on_delete', 'source.on_error', 'source.on_truncate', 'source.order_time', 'source.original', 'source.phases', 'source.quantity',
+	'source.refunded', 'source.refunded_quantity', 'source.relation_name', 'source.replaces', 'source.status'])
+ORDER BY 1;
 SELECT * FROM rebate.personal_data() WHERE what IS NULL OR kept IS NULL OR erasure IS NULL OR erasure !~ '^(stays|removed|replaced|added|a new one)';
 
 \set key '\'zoe.quark@example.org\''
