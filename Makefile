@@ -98,7 +98,7 @@ test: deps
 	@test/run $(TESTS)
 
 soak: deps
-	@SOAK_ORDERS=$${SOAK_ORDERS:-1000000} REBATE_TIMEOUT=$${REBATE_TIMEOUT:-36000} test/run suites/soak
+	@SOAK_ORDERS=$${SOAK_ORDERS:-1000000} SOAK_AUDIT=$${SOAK_AUDIT:-1} REBATE_TIMEOUT=$${REBATE_TIMEOUT:-36000} test/run suites/soak
 
 demo:
 	@test/deps build

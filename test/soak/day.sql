@@ -1,4 +1,4 @@
--- One day of the shop. Variables: day, orders (of the day), chunk (of it, one by one).
+-- One day of the shop. Variables: day, orders (of the day), chunk (of it, one by one, in each of two sessions), audit, out.
 SET client_min_messages = error;
 \set noon 'soak.at(:day, 0.5)'
 
@@ -76,6 +76,8 @@ UPDATE soak.place SET cursor = (SELECT cursor FROM new ORDER BY i DESC LIMIT 1) 
 -- and all is compared
 CALL soak.end_of(:day);
 \o :out
+\if :audit
 SELECT format('day %s: audit: %s', :day, a) FROM rebate.audit() a LIMIT 5;
+\endif
 SELECT format('day %s: %s', :day, d) FROM soak.difference d LIMIT 5;
 \o

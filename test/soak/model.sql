@@ -7,8 +7,12 @@ CREATE TABLE soak.dispute (n bigint NOT NULL, since timestamptz NOT NULL, until 
 CREATE TABLE soak.aged (n bigint PRIMARY KEY, confirmed_at timestamptz, fact timestamptz, given_up_in text, given_up boolean NOT NULL DEFAULT false);
 -- Rebates of a member that matured, or have no hold, and so nothing for a dispute to stop; while the order is confirmed and pays something they stay so.
 CREATE TABLE soak.matured (n bigint, rule text, customer text, PRIMARY KEY (n, rule));
--- Of a day: what each rule should give for each order, by bucket.
-CREATE UNLOGGED TABLE soak.wish (n bigint, customer text, curr text, rule text, phase text, confirmed_at timestamptz, amount numeric, bucket text);
+-- Of a day: what each rule should give for each order, and in which bucket.
+CREATE UNLOGGED TABLE soak.wanted (n bigint, customer text, curr text, rule text, phase text, confirmed_at timestamptz, amount numeric);
+CREATE VIEW soak.wish AS
+SELECT w.*, CASE WHEN w.amount < 0 AND w.phase <> 'tracked' THEN 'available' WHEN w.phase <> 'confirmed' THEN w.phase
+	WHEN m.n IS NOT NULL THEN 'available' ELSE 'maturing' END AS bucket
+FROM soak.wanted w LEFT JOIN soak.matured m USING (n, rule);
 
 -- When something of an order is due that would be so without disputes, counted from a moment: later by the time that it was in
 -- dispute before that, infinity while it is.
@@ -49,12 +53,12 @@ BEGIN
 		AND NOT EXISTS (SELECT FROM soak.aged x WHERE x.n = o.n AND x.given_up)
 	ON CONFLICT (n) DO UPDATE SET given_up_in = excluded.given_up_in, given_up = true;
 
-	TRUNCATE soak.wish;
-	INSERT INTO soak.wish
+	TRUNCATE soak.wanted;
+	INSERT INTO soak.wanted
 	SELECT o.n, o.customer, o.curr, r.rule, o.phase, o.confirmed_at,
 		CASE WHEN o.amount > 0 THEN
 			round(CASE WHEN o.net <= 0 THEN 0 WHEN r.rule = 'coupon' THEN r.full ELSE r.full * o.net / o.amount END, o.scale)
-		ELSE -round(r.full, o.scale) END, NULL
+		ELSE -round(r.full, o.scale) END
 	FROM (
 		SELECT o.n, o.customer, o.curr, o.merchant, o.amount, o.seen, o.ordered_at,
 			CASE o.curr WHEN 'JPY' THEN 0 WHEN 'KWD' THEN 3 ELSE 2 END AS scale,
@@ -71,19 +75,15 @@ BEGIN
 		('coupon', CASE WHEN s.coupon > COALESCE(s.tea, 0) THEN s.coupon END)) r (rule, "full")
 	WHERE r.full IS NOT NULL;
 
-	DELETE FROM soak.matured m WHERE NOT EXISTS (SELECT FROM soak.wish w WHERE w.n = m.n AND w.rule = m.rule AND w.customer = m.customer AND w.phase = 'confirmed' AND w.amount <> 0);
+	ANALYZE soak.wanted;
+	DELETE FROM soak.matured m WHERE NOT EXISTS (SELECT FROM soak.wanted w WHERE w.n = m.n AND w.rule = m.rule AND w.customer = m.customer AND w.phase = 'confirmed' AND w.amount <> 0);
 	INSERT INTO soak.matured
-	SELECT w.n, w.rule, w.customer FROM soak.wish w
+	SELECT w.n, w.rule, w.customer FROM soak.wanted w
 	WHERE w.phase = 'confirmed' AND w.amount <> 0 AND CASE w.rule WHEN 'tea' THEN true WHEN 'everyone' THEN w.confirmed_at + interval '14 days' <= upto
 			AND soak.due(w.n, w.confirmed_at, w.confirmed_at + interval '14 days') <= upto
 		ELSE w.confirmed_at + interval '3 days' <= upto AND soak.due(w.n, w.confirmed_at, w.confirmed_at + interval '3 days') <= upto END
 		AND NOT EXISTS (SELECT FROM soak.matured m WHERE m.n = w.n AND m.rule = w.rule)
 	ON CONFLICT DO NOTHING;
-	UPDATE soak.wish w SET bucket = CASE
-		WHEN w.amount < 0 AND w.phase <> 'tracked' THEN 'available'
-		WHEN w.phase <> 'confirmed' THEN w.phase
-		WHEN EXISTS (SELECT FROM soak.matured m WHERE m.n = w.n AND m.rule = w.rule) THEN 'available'
-		ELSE 'maturing' END;
 END $$;
 
 -- Where the ledger has another balance than the model: of members, and of all accounts.
