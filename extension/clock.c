@@ -32,6 +32,12 @@ PG_FUNCTION_INFO_V1(rebate_clock_step);
 /* Between two writes of the progress, in milliseconds */
 #define PROGRESS_INTERVAL	1000
 
+/*
+ * Between two batches, in microseconds: whoever waits for the processor has it
+ * then, and not only when the system takes it from us
+ */
+#define BATCH_PAUSE	100
+
 static const ClockJob jobs[] = {
 	{"mature", clock_mature_step},
 	{"age", clock_age_step},
@@ -221,6 +227,8 @@ rebate_clock_step(PG_FUNCTION_ARGS)
 		current->progress_at = now;
 		PG_RETURN_BOOL(true);
 	}
+	if (current->batches > 0)
+		pg_usleep(BATCH_PAUSE);
 	more = job->step(store, current);
 	current->batches++;
 	if (!more || TimestampDifferenceExceeds(current->progress_at, now, PROGRESS_INTERVAL))

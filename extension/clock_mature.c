@@ -5,6 +5,11 @@
  * A look at the index of what is due collects as many accruals as fit into
  * maintenance_work_mem, and sorts them by account, so that each account is
  * updated once for many of them.  Then batch after batch is posted.
+ *
+ * Accounts of more than one batch do not come in the order of their ids.  A large
+ * statement wrote the rebates of neighbours into one page, which has room for few
+ * new versions at a time; after a commit it is pruned, and has room for the next
+ * account's.
  */
 #include "rebate.h"
 
@@ -12,6 +17,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "utils/fmgroids.h"
@@ -37,7 +43,7 @@
 
 typedef struct Mature
 {
-	DueRow	   *rows;			/* sorted by account */
+	DueRow	   *rows;			/* account after account */
 	int64		nrows;
 	int64		next;
 	bool		more;			/* the index has more than fitted in */
@@ -56,6 +62,22 @@ compare_rows(const void *a, const void *b)
 	if (x->account_id != y->account_id)
 		return x->account_id < y->account_id ? -1 : 1;
 	return (x->seq > y->seq) - (x->seq < y->seq);
+}
+
+/* Where an account comes among many */
+static inline uint32
+place_of(int64 account_id)
+{
+	return murmurhash32((uint32) account_id ^ (uint32) (account_id >> 32));
+}
+
+static int
+compare_scattered(const void *a, const void *b)
+{
+	uint32		x = place_of(((const DueRow *) a)->account_id);
+	uint32		y = place_of(((const DueRow *) b)->account_id);
+
+	return x != y ? (x < y ? -1 : 1) : compare_rows(a, b);
 }
 
 /* Collect what is due, from a moment on. */
@@ -113,7 +135,8 @@ look(Store *store, ClockRun *run, Mature *m, TimestampTz from)
 	UnregisterSnapshot(snapshot);
 	index_close(index, AccessShareLock);
 	table_close(rel, AccessShareLock);
-	qsort(m->rows, m->nrows, sizeof(DueRow), compare_rows);
+	qsort(m->rows, m->nrows, sizeof(DueRow),
+		  m->nrows > MAX_BATCH ? compare_scattered : compare_rows);
 }
 
 /* How many of the rows that are left go into the next batch */

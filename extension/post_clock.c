@@ -2,8 +2,8 @@
  * post_clock.c
  *	  Posts what the clock does: maturing money becomes available.
  *
- * A batch locks account after account, in the order of their ids, and reads the
- * accruals of each again under a snapshot taken after its lock: orders may have
+ * A batch locks account after account, in any order, and reads the accruals of
+ * each again under a snapshot taken after its lock: orders may have
  * changed them since they were found.  It waits for nobody, since whoever writes an order
  * of a member of the batch waits for it.
  */
@@ -74,42 +74,91 @@ still_waits(Relation rel, const DueRow *row, Snapshot snapshot)
 	return waits;
 }
 
-/*
- * A copy of the accrual that an entry opened, if it is maturing and due then.  A
- * page without room for another version is pruned, so that the new version stays
- * in it; an index scan would prune at each visit.
- */
-static HeapTuple
-fetch_accrual(Relation rel, IndexScanDesc scan, const DueRow *row, Snapshot snapshot)
+/* A walk along the index of opening entries, account after account */
+typedef struct AccrualWalk
+{
+	Relation	rel;
+	IndexScanDesc scan;
+	bool		more;			/* it is at an entry, of this sequence: */
+	int64		seq;
+} AccrualWalk;
+
+/* Entries that are passed over before it is better to look for the next from the root */
+#define MAX_STEPS	16
+
+static void
+walk_next(AccrualWalk *walk)
+{
+	walk->more = index_getnext_tid(walk->scan, ForwardScanDirection) != NULL;
+	if (walk->more)
+	{
+		bool		isnull;
+
+		walk->seq = DatumGetInt64(index_getattr(walk->scan->xs_itup, 2, walk->scan->xs_itupdesc,
+												&isnull));
+	}
+}
+
+/* Go to where the entry of a row is or would be, within its account. */
+static void
+walk_begin(AccrualWalk *walk, const DueRow *row)
 {
 	ScanKeyData keys[2];
-	ItemPointer tid;
-	HeapTuple	copy = NULL;
 
 	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(row->account_id));
-	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(row->seq));
-	index_rescan(scan, keys, 2, NULL, 0);
-	while (copy == NULL && (tid = index_getnext_tid(scan, ForwardScanDirection)) != NULL)
-	{
-		ItemPointerData place = *tid;
-		Buffer		buffer = ReadBuffer(rel, ItemPointerGetBlockNumber(&place));
-		HeapTupleData tuple;
-		Size		room;
+	ScanKeyInit(&keys[1], 2, BTGreaterEqualStrategyNumber, F_INT8GE, Int64GetDatum(row->seq));
+	index_rescan(walk->scan, keys, 2, NULL, 0);
+	walk_next(walk);
+}
 
-		LockBuffer(buffer, BUFFER_LOCK_SHARE);
-		if (heap_hot_search_buffer(&place, rel, buffer, snapshot, &tuple, NULL, true))
-			copy = heap_copytuple(&tuple);
-		room = PageGetHeapFreeSpace(BufferGetPage(buffer));
-		LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
-		if (copy && room < MAXALIGN(copy->t_len))
-			heap_page_prune_opt(rel, buffer);
-		ReleaseBuffer(buffer);
+/*
+ * A copy of the version of a row that "snapshot" sees.  A page without room for
+ * another version is pruned, so that the new version stays in it; an index scan
+ * would prune at each visit.
+ */
+static HeapTuple
+fetch_version(Relation rel, ItemPointerData place, Snapshot snapshot)
+{
+	Buffer		buffer = ReadBuffer(rel, ItemPointerGetBlockNumber(&place));
+	HeapTupleData tuple;
+	HeapTuple	copy = NULL;
+	Size		room;
+
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
+	if (heap_hot_search_buffer(&place, rel, buffer, snapshot, &tuple, NULL, true))
+		copy = heap_copytuple(&tuple);
+	room = PageGetHeapFreeSpace(BufferGetPage(buffer));
+	LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
+	if (copy && room < MAXALIGN(copy->t_len))
+		heap_page_prune_opt(rel, buffer);
+	ReleaseBuffer(buffer);
+	return copy;
+}
+
+/*
+ * A copy of the accrual that an entry opened, if it is maturing and due then.  The
+ * walk was begun for the account, and goes on from its row before.
+ */
+static HeapTuple
+fetch_accrual(AccrualWalk *walk, const DueRow *row, Snapshot snapshot)
+{
+	HeapTuple	copy = NULL;
+
+	for (int steps = 0; walk->more && walk->seq < row->seq; steps++)
+	{
+		if (steps < MAX_STEPS)
+			walk_next(walk);
+		else
+			walk_begin(walk, row);
 	}
+	/* an update that left its page has an entry of its own */
+	for (; copy == NULL && walk->more && walk->seq == row->seq; walk_next(walk))
+		copy = fetch_version(walk->rel, walk->scan->xs_heaptid, snapshot);
 	if (copy)
 	{
 		Form_accrual accrual = (Form_accrual) GETSTRUCT(copy);
 		bool		isnull;
-		Datum		due = heap_getattr(copy, ACC_DUE, RelationGetDescr(rel), &isnull);
+		Datum		due = heap_getattr(copy, ACC_DUE, RelationGetDescr(walk->rel), &isnull);
 
 		/* else it is damaged, and the audit tells */
 		if (accrual->bucket != '0' + BUCKET_MATURING || accrual->earned <= 0 || isnull ||
@@ -158,7 +207,7 @@ mature_accrual(Posting *p, PostAccount *account, HeapTuple oldtuple, const DueRo
  */
 static int
 mature_account(Posting *p, PostAccount *account, const DueRow *first, int n,
-			   IndexScanDesc scan, StoreTableDesc *waiting, ClockBatch *batch,
+			   AccrualWalk *walk, StoreTableDesc *waiting, ClockBatch *batch,
 			   PostedDue *result)
 {
 	Snapshot	snapshot;
@@ -168,6 +217,8 @@ mature_account(Posting *p, PostAccount *account, const DueRow *first, int n,
 	lock_free_account(p, account);
 	/* taken after the lock, it sees all that was posted for the account */
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	if (account->tuple)
+		walk_begin(walk, first);
 	do
 	{
 		const DueRow *row = &first[i++];
@@ -176,7 +227,7 @@ mature_account(Posting *p, PostAccount *account, const DueRow *first, int n,
 		if (account->tuple == NULL)
 			result->nbusy++;
 		else if (still_waits(waiting->rel, row, snapshot) &&
-				 (tuple = fetch_accrual(p->accrual_table.rel, scan, row, snapshot)) != NULL)
+				 (tuple = fetch_accrual(walk, row, snapshot)) != NULL)
 		{
 			if (mature_accrual(p, account, tuple, row, waiting))
 				result->ndone++;
@@ -197,7 +248,7 @@ post_mature(Store *store, const DueRow *rows, int n, ClockBatch *batch, PostedDu
 	Posting		p = {.store = store,.last_event = PG_INT64_MIN};
 	StoreTableDesc waiting;
 	Relation	index;
-	IndexScanDesc scan;
+	AccrualWalk walk;
 	Snapshot	snapshot;
 	int			done = 0;
 	int			naccounts = 0;
@@ -211,14 +262,16 @@ post_mature(Store *store, const DueRow *rows, int n, ClockBatch *batch, PostedDu
 
 	/* places are taken from the index as it is; which version counts is told by a later snapshot */
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	scan = index_beginscan_compat(p.accrual_table.rel, index, snapshot, 2);
+	walk.rel = p.accrual_table.rel;
+	walk.scan = index_beginscan_compat(walk.rel, index, snapshot, 2);
+	walk.scan->xs_want_itup = true;
 	do
 	{
-		done += mature_account(&p, &p.accounts[naccounts], &rows[done], n - done, scan, &waiting,
+		done += mature_account(&p, &p.accounts[naccounts], &rows[done], n - done, &walk, &waiting,
 							   batch, result);
 		naccounts++;
 	} while (done < n && !clock_batch_is_over(batch));
-	index_endscan(scan);
+	index_endscan(walk.scan);
 	UnregisterSnapshot(snapshot);
 
 	for (int i = 0; i < naccounts; i++)

@@ -27,8 +27,8 @@ typedef struct PostedDue
 } PostedDue;
 
 /*
- * Make maturing accruals available.  The rows are hints, in the order of account
- * and sequence: what does not wait any more as they say is passed over.  Waits for
+ * Make maturing accruals available.  The rows are hints, those of an account
+ * together: what does not wait any more as they say is passed over.  Waits for
  * nobody, and ends when the batch is over: returns how many rows were looked at,
  * at least one.
  */
