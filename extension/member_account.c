@@ -50,3 +50,45 @@ member_accounts(Store *store, Snapshot snapshot, const char *member, int *n)
 	table_close(rel, AccessShareLock);
 	return accounts;
 }
+
+/* What member_account_at() is told of an entry */
+static void
+keep_entry(void *arg, const EventRow *row)
+{
+	MemberAccount *at = arg;
+
+	at->last_posted = row->fields.posted_at;
+	memcpy(at->balance, row->balance, sizeof(at->balance));
+}
+
+/* Posted times never decrease along the sequence, so a binary search finds the entry. */
+void
+member_account_at(EventScan *scan, MemberAccount *account, TimestampTz moment)
+{
+	MemberAccount before = {0};
+	int64		low = 0,
+				high = account->last_entry;
+
+	while (low < high)
+	{
+		MemberAccount at = {0};
+		int64		middle = low + (high - low + 1) / 2;
+
+		if (event_range(scan, account->account_id, middle - 1, middle, 1, keep_entry, &at) == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_RB_STORE_DAMAGED),
+					 errmsg("entry " INT64_FORMAT " of an account in %s is missing", middle,
+							account->currency),
+					 errhint("Restore it; rebate.audit() lists what is wrong.")));
+		if (at.last_posted <= moment)
+		{
+			low = middle;
+			before = at;
+		}
+		else
+			high = middle - 1;
+	}
+	account->last_entry = low;
+	account->last_posted = before.last_posted;
+	memcpy(account->balance, before.balance, sizeof(account->balance));
+}

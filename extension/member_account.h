@@ -6,6 +6,7 @@
 #define REBATE_MEMBER_ACCOUNT_H
 
 #include "rebate.h"
+#include "event.h"
 #include "store.h"
 #include "utils/snapshot.h"
 
@@ -20,5 +21,11 @@ typedef struct MemberAccount
 
 /* The member's accounts as a snapshot sees them, in the order of their currencies */
 extern MemberAccount *member_accounts(Store *store, Snapshot snapshot, const char *member, int *n);
+
+/*
+ * Bring an account back to how it was after its last entry that was posted not
+ * later than a moment; the scan is of event_ranges_begin().
+ */
+extern void member_account_at(EventScan *scan, MemberAccount *account, TimestampTz moment);
 
 #endif							/* REBATE_MEMBER_ACCOUNT_H */

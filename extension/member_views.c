@@ -227,7 +227,7 @@ set_label(Datum *values, bool *nulls, int column, Datum name)
 	nulls[column] = name == (Datum) 0;
 }
 
-/* A row for each account, as it is */
+/* A row for each account */
 static void
 put_balances(View *view)
 {
@@ -249,67 +249,6 @@ put_balances(View *view)
 	}
 }
 
-/* What put_balance_at() is told */
-typedef struct EntryAt
-{
-	TimestampTz posted_at;
-	int64		balance[NUM_BUCKETS];
-} EntryAt;
-
-static void
-keep_entry(void *arg, const EventRow *row)
-{
-	EntryAt    *at = arg;
-
-	at->posted_at = row->fields.posted_at;
-	memcpy(at->balance, row->balance, sizeof(at->balance));
-}
-
-/*
- * The balances of an account after its last entry that was posted not later than
- * a moment.  Posted times never decrease along the sequence, so a binary search
- * finds it.
- */
-static void
-put_balance_at(View *view, EventScan *scan, const MemberAccount *account, TimestampTz moment)
-{
-	Datum		values[BA_NATTS];
-	bool		nulls[BA_NATTS] = {0};
-	EntryAt		last = {0};
-	int64		low = 0,
-				high = account->last_entry;
-
-	while (low < high)
-	{
-		EntryAt		at = {0};
-		int64		middle = low + (high - low + 1) / 2;
-
-		if (event_range(scan, account->account_id, middle - 1, middle, 1, keep_entry, &at) == 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_RB_STORE_DAMAGED),
-					 errmsg("entry " INT64_FORMAT " of an account in %s is missing", middle,
-							account->currency),
-					 errhint("Restore it; rebate.audit() lists what is wrong.")));
-		if (at.posted_at <= moment)
-		{
-			low = middle;
-			last = at;
-		}
-		else
-			high = middle - 1;
-	}
-
-	use_account(view, account);
-	begin_row(view);
-	values[BA_CURRENCY] = view->currency;
-	for (int b = 0; b < NUM_BUCKETS; b++)
-		values[BA_BUCKETS + b] = money(view, last.balance[b]);
-	values[BA_LAST_ENTRY] = Int64GetDatum(low);
-	values[BA_POSTED_AT] = TimestampTzGetDatum(last.posted_at);
-	nulls[BA_POSTED_AT] = low == 0;
-	end_row(view, values, nulls);
-}
-
 /* rebate.get_my_balance(at): now, or at a moment */
 Datum
 rebate_get_my_balance(PG_FUNCTION_ARGS)
@@ -317,16 +256,15 @@ rebate_get_my_balance(PG_FUNCTION_ARGS)
 	View		view;
 
 	begin_view(&view, fcinfo, "rebate.get_my_balance");
-	if (PG_ARGISNULL(0))
-		put_balances(&view);
-	else if (view.naccounts > 0)
+	if (!PG_ARGISNULL(0) && view.naccounts > 0)
 	{
 		EventScan  *scan = event_ranges_begin(view.store, view.snapshot);
 
 		for (int i = 0; i < view.naccounts; i++)
-			put_balance_at(&view, scan, &view.accounts[i], PG_GETARG_TIMESTAMPTZ(0));
+			member_account_at(scan, &view.accounts[i], PG_GETARG_TIMESTAMPTZ(0));
 		event_scan_end(scan);
 	}
+	put_balances(&view);
 	return (Datum) 0;
 }
 

@@ -10,10 +10,12 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 
 #include "api.h"
 #include "collect.h"
 #include "guard.h"
+#include "member_account.h"
 #include "read.h"
 #include "rights.h"
 #include "source.h"
@@ -131,17 +133,42 @@ read_return_spi(ReturnSetInfo *rsinfo)
 		tuplestore_puttuple(rsinfo->setResult, SPI_tuptable->vals[i]);
 }
 
+/* A row of rebate.balance() */
+static void
+put_balance(ReturnSetInfo *result, Store *store, const char *member, const MemberAccount *account)
+{
+	CurrencyInfo *currency = store_currency(store, account->currency);
+	Datum		values[3 + NUM_BUCKETS];
+	bool		nulls[3 + NUM_BUCKETS] = {0};
+
+	if (currency == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_RB_STORE_DAMAGED),
+				 errmsg("currency \"%s\" is missing", account->currency),
+				 errhint("Restore it in table \"%s.currency\".", STORE_SCHEMA)));
+	values[0] = CStringGetTextDatum(member);
+	values[1] = CStringGetTextDatum(account->currency);
+	for (int b = 0; b < NUM_BUCKETS; b++)
+		values[2 + b] = NumericGetDatum(int64_div_fast_to_numeric(account->balance[b],
+																  currency->scale));
+	values[2 + NUM_BUCKETS] = Int64GetDatum(account->last_entry);
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
 /*
  * rebate.balance(member, currency, at): balances now, or after the last entry
- * posted not later than a moment, found by binary search in the account's dense
- * sequence.
+ * posted not later than a moment.
  */
 Datum
 rebate_balance(PG_FUNCTION_ARGS)
 {
 	Store	   *store = store_get(false);
-	StoreSpi	scope;
-	SqlParams	params = {0};
+	MemberAccount *accounts;
+	EventScan  *scan = NULL;
+	Snapshot	snapshot;
+	char	   *member;
+	char	   *currency;
+	int			n;
 
 	rights_check(store, RIGHT_AUDITOR, "rebate.balance");
 	collect_flush();
@@ -150,41 +177,24 @@ rebate_balance(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("the member must not be null")));
 	InitMaterializedSRF(fcinfo, 0);
+	member = api_text(fcinfo, 0);
+	currency = api_text(fcinfo, 1);
 
-	sql_text(&params, api_text(fcinfo, 0));
-	sql_text(&params, api_text(fcinfo, 1));
-	store_spi_begin(store, &scope);
-	if (PG_ARGISNULL(2))
-		sql_run("SELECT a.member, a.currency, a.tracked * c.unit, a.pending * c.unit,"
-				"       a.maturing * c.unit, a.available * c.unit, a.held * c.unit, a.last_entry"
-				"  FROM rebate_data.account a JOIN rebate_data.currency c ON c.code = a.currency"
-				" WHERE a.member = $1 COLLATE \"C\" AND ($2 IS NULL OR a.currency = $2 COLLATE \"C\")"
-				" ORDER BY a.currency", &params, SPI_OK_SELECT);
-	else
+	/* newer than that of the query, which does not see what was just posted */
+	snapshot = RegisterSnapshot(GetTransactionSnapshot());
+	accounts = member_accounts(store, snapshot, member, &n);
+	if (!PG_ARGISNULL(2) && n > 0)
+		scan = event_ranges_begin(store, snapshot);
+	for (int i = 0; i < n; i++)
 	{
-		sql_param(&params, TIMESTAMPTZOID, PG_GETARG_DATUM(2), false);
-
-		/* posted times never decrease along an account's sequence */
-		sql_run("WITH RECURSIVE search AS ("
-				"  SELECT a.account_id, 0::bigint AS lo, a.last_entry AS hi"
-				"    FROM rebate_data.account a"
-				"   WHERE a.member = $1 COLLATE \"C\" AND ($2 IS NULL OR a.currency = $2 COLLATE \"C\")"
-				"  UNION ALL"
-				"  SELECT s.account_id, CASE WHEN e.posted_at <= $3 THEN m.mid ELSE s.lo END,"
-				"         CASE WHEN e.posted_at <= $3 THEN s.hi ELSE m.mid - 1 END"
-				"    FROM search s"
-				"    CROSS JOIN LATERAL (SELECT (s.lo + s.hi + 1) / 2 AS mid) m"
-				"    JOIN rebate_data.ledger e ON e.account_id = s.account_id AND e.seq = m.mid"
-				"   WHERE s.lo < s.hi)"
-				" SELECT a.member, a.currency, coalesce(e.tracked, 0) * c.unit,"
-				"        coalesce(e.pending, 0) * c.unit, coalesce(e.maturing, 0) * c.unit,"
-				"        coalesce(e.available, 0) * c.unit, coalesce(e.held, 0) * c.unit, s.lo"
-				"   FROM search s JOIN rebate_data.account a ON a.account_id = s.account_id"
-				"   JOIN rebate_data.currency c ON c.code = a.currency"
-				"   LEFT JOIN rebate_data.ledger e ON e.account_id = s.account_id AND e.seq = s.lo"
-				"  WHERE s.lo = s.hi ORDER BY a.currency", &params, SPI_OK_SELECT);
+		if (currency && strcmp(accounts[i].currency, currency) != 0)
+			continue;
+		if (scan)
+			member_account_at(scan, &accounts[i], PG_GETARG_TIMESTAMPTZ(2));
+		put_balance((ReturnSetInfo *) fcinfo->resultinfo, store, member, &accounts[i]);
 	}
-	read_return_spi((ReturnSetInfo *) fcinfo->resultinfo);
-	store_spi_end(&scope);
+	if (scan)
+		event_scan_end(scan);
+	UnregisterSnapshot(snapshot);
 	return (Datum) 0;
 }

@@ -33,7 +33,7 @@ JOIN rebate_data.account a ON a.account_id = x.account_id
 JOIN rebate_data.currency c ON c.code = a.currency
 LEFT JOIN rebate_data.source s ON s.source_id = x.source_id
 LEFT JOIN rebate_data.rule r ON r.rule_id = x.rule_id
-WHERE x.rule_id <> 0;
+WHERE x.rule_id <> 0 AND x.seq IS NOT NULL;
 COMMENT ON VIEW rebate.accruals IS 'rebates: one row an order, rule and account, with what it earned and where that stands; bucket is NULL if it is nowhere';
 
 CREATE OR REPLACE VIEW rebate.entries AS
@@ -173,17 +173,21 @@ SELECT l.code, l.kind, h.currency, pg_catalog.sum(h.amount) * c.unit AS balance
 FROM (
 	SELECT b.ledger_account_id, b.currency, b.amount FROM rebate_data.house_balance b
 	UNION ALL
-	SELECT g.ledger_account_id, a.currency, g.amount
+	SELECT g.ledger_account_id, m.currency, g.amount
 	FROM (
-		SELECT e.account_id, e.debit, e.credit, e.amount FROM rebate_data.ledger e
-		WHERE e.xid >= (SELECT f.xid FROM rebate_data.fold f)
-		  AND e.epoch = (SELECT f.epoch FROM rebate_data.fold f)
-		UNION ALL
-		SELECT e.account_id, e.debit, e.credit, e.amount FROM rebate_data.ledger e
-		WHERE (SELECT pg_catalog.max(p.epoch) FROM rebate_data.epoch p) > (SELECT f.epoch FROM rebate_data.fold f)
-		  AND e.epoch > (SELECT f.epoch FROM rebate_data.fold f)) t
-	JOIN rebate_data.account a ON a.account_id = t.account_id
-	CROSS JOIN LATERAL (VALUES (t.debit, t.amount), (t.credit, - t.amount)) AS g (ledger_account_id, amount)) h
+		SELECT t.debit, t.credit, a.currency, pg_catalog.sum(t.amount) AS amount
+		FROM (
+			SELECT e.account_id, e.debit, e.credit, e.amount FROM rebate_data.ledger e
+			WHERE e.xid >= (SELECT f.xid FROM rebate_data.fold f)
+			  AND e.epoch = (SELECT f.epoch FROM rebate_data.fold f)
+			UNION ALL
+			SELECT e.account_id, e.debit, e.credit, e.amount FROM rebate_data.ledger e
+			WHERE (SELECT pg_catalog.max(p.epoch) FROM rebate_data.epoch p) > (SELECT f.epoch FROM rebate_data.fold f)
+			  AND e.epoch > (SELECT f.epoch FROM rebate_data.fold f)) t
+		JOIN rebate_data.account a ON a.account_id = t.account_id
+		WHERE t.debit >= 10 OR t.credit >= 10
+		GROUP BY t.debit, t.credit, a.currency) m
+	CROSS JOIN LATERAL (VALUES (m.debit, m.amount), (m.credit, - m.amount)) AS g (ledger_account_id, amount)) h
 JOIN rebate_data.ledger_account l ON l.ledger_account_id = h.ledger_account_id
 JOIN rebate_data.currency c ON c.code = h.currency
 WHERE h.ledger_account_id >= 10
