@@ -27,6 +27,7 @@
 #include "api.h"
 #include "rights.h"
 #include "schedule.h"
+#include "store_shape.h"
 
 PG_FUNCTION_INFO_V1(rebate_schedule);
 PG_FUNCTION_INFO_V1(rebate_unschedule);
@@ -138,22 +139,24 @@ can_log_in(Oid role)
 static void
 check_role(Store *store)
 {
-	const char *owner = quote_identifier(GetUserNameFromId(store->owner, false));
+	const char *right = store->version < shape_table_since(ST_GRANTED_RIGHT) ?
+		psprintf("GRANT %s TO rebate_clock;", quote_identifier(GetUserNameFromId(store->owner, false))) :
+		"SELECT rebate.grant_right('operator', 'rebate_clock');";
+	const char *hint = psprintf("CREATE ROLE rebate_clock LOGIN; %s GRANT USAGE ON SCHEMA cron TO rebate_clock; "
+								"SET ROLE rebate_clock; SELECT * FROM rebate.schedule();", right);
 
 	if (superuser())
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("jobs must not be registered by a superuser"),
-				 errdetail("They run with the rights of who registers them, and need those of the store's owner only."),
-				 errhint("CREATE ROLE rebate_clock LOGIN IN ROLE %s; GRANT USAGE ON SCHEMA cron TO rebate_clock; "
-						 "SET ROLE rebate_clock; SELECT * FROM rebate.schedule();", owner)));
+				 errdetail("They run with the rights of who registers them, and need no more than the right \"operator\"."),
+				 errhint("%s", hint)));
 	if (!can_log_in(GetUserId()))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("jobs must be registered by a role that can log in"),
 				 errdetail("pg_cron connects as role \"%s\".", GetUserNameFromId(GetUserId(), false)),
-				 errhint("CREATE ROLE rebate_clock LOGIN IN ROLE %s; GRANT USAGE ON SCHEMA cron TO rebate_clock; "
-						 "SET ROLE rebate_clock; SELECT * FROM rebate.schedule();", owner)));
+				 errhint("%s", hint)));
 }
 
 /* Say how pg_cron will connect, where that can fail. */

@@ -66,11 +66,18 @@ CREATE FUNCTION rebate_data.guard() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN 
 CREATE TRIGGER rebate_guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON rebate_data.store FOR EACH STATEMENT EXECUTE FUNCTION rebate_data.guard();
 RESET ROLE;
 SELECT rebate.audit();
-SELECT rebate.doctor();
+SELECT DISTINCT "check", status FROM rebate.doctor();
 SELECT rebate.adopt_store();
-\set VERBOSITY default
-SELECT rebate.adopt_store('regress_hostile_mallory');
-\set VERBOSITY terse
+-- (how many there are grows with the tables of the store)
+DO $$
+DECLARE
+	lines text;
+BEGIN
+	PERFORM rebate.adopt_store('regress_hostile_mallory');
+EXCEPTION WHEN OTHERS THEN
+	GET STACKED DIAGNOSTICS lines = PG_EXCEPTION_DETAIL;
+	RAISE WARNING '% %: %', sqlstate, sqlerrm, regexp_replace(lines, '^(trigger evil on rebate_data\.\S+\n){10}and \d+ more$', 'evil triggers');
+END$$;
 SET client_min_messages = error;
 DROP SCHEMA rebate_data CASCADE;
 SET client_min_messages = warning;

@@ -48,7 +48,7 @@ for my $mode (qw(libpq worker))
 my $first = $node{libpq};
 $first->start;
 shop($first);
-sql($first, 'CREATE ROLE rebate_clock LOGIN IN ROLE rebate_owner; CREATE ROLE stuck IN ROLE rebate_owner');
+sql($first, q(CREATE ROLE rebate_clock LOGIN; SELECT rebate.grant_right('operator', 'rebate_clock'); CREATE ROLE stuck IN ROLE rebate_owner));
 my $as_clock = 'SET ROLE rebate_clock; SELECT * FROM rebate.schedule();';
 like(refusal($first, $as_clock), qr/55000: pg_cron is not loaded.*cron\.database_name = 'postgres'.*psql -c 'CALL rebate\.mature\(\)'/s,
     'not loaded: what to set');
@@ -71,7 +71,7 @@ $first->start;
 like(refusal($first, $as_clock), qr/55000: extension "pg_cron" is not installed.*CREATE EXTENSION pg_cron/s, 'loaded, not installed');
 sql($first, 'CREATE EXTENSION pg_cron');
 like(refusal($first, $as_clock), qr/42501: permission denied for schema cron.*GRANT USAGE ON SCHEMA cron TO rebate_clock/s, 'not granted');
-like(refusal($first, 'SELECT * FROM rebate.schedule()'), qr/42501: jobs must not be registered by a superuser.*CREATE ROLE rebate_clock LOGIN IN ROLE rebate_owner/s,
+like(refusal($first, 'SELECT * FROM rebate.schedule()'), qr/42501: jobs must not be registered by a superuser.*CREATE ROLE rebate_clock LOGIN; SELECT rebate\.grant_right\('operator', 'rebate_clock'\)/s,
     'a superuser is refused');
 like(refusal($first, 'SET ROLE stuck; SELECT * FROM rebate.schedule()'), qr/42501: jobs must be registered by a role that can log in/,
     'and so is who cannot log in');
@@ -82,7 +82,7 @@ like(refusal($first, 'SET ROLE nobody; SELECT * FROM rebate.schedule()'), qr/425
 
 $node{worker}->start;
 shop($node{worker});
-sql($node{worker}, 'CREATE EXTENSION pg_cron; CREATE ROLE rebate_clock LOGIN IN ROLE rebate_owner');
+sql($node{worker}, q(CREATE EXTENSION pg_cron; CREATE ROLE rebate_clock LOGIN; SELECT rebate.grant_right('operator', 'rebate_clock')));
 sql($_, 'GRANT USAGE ON SCHEMA cron TO rebate_clock') for values %node;
 
 like(refusal($first, $as_clock), qr/NOTICE.*pg_cron will connect to host "\Q$socket\E" as role "rebate_clock".*cron\.use_background_workers = on/s,
