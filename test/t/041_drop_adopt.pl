@@ -39,7 +39,7 @@ sub contents
             CASE WHEN relkind IN ('r', 'S') AND c.oid::regclass::text <> 'rebate_data.epoch'
                 THEN md5(query_to_xml('SELECT * FROM ' || c.oid::regclass || CASE relkind WHEN 'S' THEN '' ELSE ' t ORDER BY t::text' END, true, true, '')::text) END
         FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
-        WHERE n.nspname IN ('public', 'rebate_data') OR n.nspname = 'rebate' AND relkind = 'v' AND relname <> 'delivery_status' AND relname NOT LIKE 'my\_%'
+        WHERE n.nspname IN ('public', 'rebate_data') OR n.nspname = 'rebate' AND relkind = 'v' AND relname !~ '^(delivery_status$|my_|stat_)'
         ORDER BY 1});
 }
 
