@@ -30,13 +30,13 @@ PG_FUNCTION_INFO_V1(rebate_stat_backlog);
 static void
 return_query(FunctionCallInfo fcinfo, Store *store, const char *sql, SqlParams *params)
 {
+	static const char *const off[] = {"enable_seqscan", "enable_bitmapscan", "enable_sort", "jit"};
 	int			level = NewGUCNestLevel();
 	StoreSpi	scope;
 
-	(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
-							 true, 0, false);
-	(void) set_config_option("jit", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
-							 false);
+	for (int i = 0; i < (int) lengthof(off); i++)
+		(void) set_config_option(off[i], "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true,
+								 0, false);
 	store_spi_begin(store, &scope);
 	sql_run(sql, params, SPI_OK_SELECT);
 	read_return_spi((ReturnSetInfo *) fcinfo->resultinfo);
