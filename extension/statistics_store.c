@@ -30,13 +30,13 @@ PG_FUNCTION_INFO_V1(rebate_stat_backlog);
 static void
 return_query(FunctionCallInfo fcinfo, Store *store, const char *sql, SqlParams *params)
 {
+	static const char *const off[] = {"enable_seqscan", "enable_bitmapscan", "enable_sort", "jit"};
 	int			level = NewGUCNestLevel();
 	StoreSpi	scope;
 
-	(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
-							 true, 0, false);
-	(void) set_config_option("jit", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
-							 false);
+	for (int i = 0; i < (int) lengthof(off); i++)
+		(void) set_config_option(off[i], "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true,
+								 0, false);
 	store_spi_begin(store, &scope);
 	sql_run(sql, params, SPI_OK_SELECT);
 	read_return_spi((ReturnSetInfo *) fcinfo->resultinfo);
@@ -99,21 +99,29 @@ rebate_stat_jobs(PG_FUNCTION_ARGS)
 #define DUE(bucket)		"w.bucket = '" bucket "' AND w.due <= clock.now"
 #define OF_SOURCE		"w.source_id = s.source_id"
 
-static const char *const backlog_sql =
-"WITH clock AS (SELECT clock_timestamp() AS now)"
-" SELECT 'mature', NULL, " COUNT("rebate_data.waiting", DUE("2")) ", "
-OLDEST("rebate_data.waiting", "due", DUE("2")) " FROM clock"
-" UNION ALL "
-"SELECT 'age', NULL, "
-COUNT("rebate_data.waiting", DUE("0")) " + " COUNT("rebate_data.waiting", DUE("1")) ", LEAST("
-OLDEST("rebate_data.waiting", "due", DUE("0")) ", " OLDEST("rebate_data.waiting", "due", DUE("1")) ") FROM clock"
-" UNION ALL "
-"SELECT 'failure', s.relation_name, " COUNT("rebate_data.failure", OF_SOURCE) ", "
-OLDEST("rebate_data.failure", "first_failed_at", OF_SOURCE) " FROM rebate_data.source s"
-" UNION ALL "
-"SELECT 'deferred', s.relation_name, " COUNT("rebate_data.deferred", OF_SOURCE) ", "
-OLDEST("rebate_data.deferred", "first_seen", OF_SOURCE) " FROM rebate_data.source s"
-" WHERE s.detached_at IS NULL";
+/* "more": of what only later versions of the store have */
+#define BACKLOG(more) \
+"WITH clock AS (SELECT clock_timestamp() AS now)" \
+" SELECT 'mature', NULL, " COUNT("rebate_data.waiting", DUE("2")) ", " \
+OLDEST("rebate_data.waiting", "due", DUE("2")) " FROM clock" \
+" UNION ALL " \
+"SELECT 'age', NULL, " \
+COUNT("rebate_data.waiting", DUE("0")) " + " COUNT("rebate_data.waiting", DUE("1")) ", LEAST(" \
+OLDEST("rebate_data.waiting", "due", DUE("0")) ", " OLDEST("rebate_data.waiting", "due", DUE("1")) ") FROM clock" \
+" UNION ALL " \
+"SELECT 'failure', s.relation_name, " COUNT("rebate_data.failure", OF_SOURCE) ", " \
+OLDEST("rebate_data.failure", "first_failed_at", OF_SOURCE) " FROM rebate_data.source s" \
+" UNION ALL " \
+"SELECT 'deferred', s.relation_name, " COUNT("rebate_data.deferred", OF_SOURCE) ", " \
+OLDEST("rebate_data.deferred", "first_seen", OF_SOURCE) " FROM rebate_data.source s" \
+" WHERE s.detached_at IS NULL" more
+
+/* Those that persons decide are few: decided ones are passed over */
+#define BACKLOG_OF_PERSONS \
+" UNION ALL " \
+"SELECT 'draft', NULL, count(*), min(d.written_at) FROM rebate_data.draft d WHERE d.state = 'open'" \
+" UNION ALL " \
+"SELECT 'erasure', NULL, count(*), min(q.requested_at) FROM rebate_data.erasure_request q"
 
 /* rebate.get_stat_backlog() */
 Datum
@@ -125,6 +133,7 @@ rebate_stat_backlog(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	store = store_get(true);
 	if (store)
-		return_query(fcinfo, store, backlog_sql, NULL);
+		return_query(fcinfo, store, store->version >= 2 ? BACKLOG(BACKLOG_OF_PERSONS) : BACKLOG(""),
+					 NULL);
 	return (Datum) 0;
 }

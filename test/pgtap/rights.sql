@@ -101,7 +101,8 @@ SET ROLE rebate_test_monitor;
 SELECT lives_ok('SELECT * FROM rebate.' || v, 'a member of pg_monitor reads ' || v) FROM unnest(ARRAY['stat_engine', 'stat_delivery', 'stat_jobs', 'stat_backlog']) AS v;
 SELECT results_eq('SELECT count(*) FROM rebate.stat_jobs', 'VALUES (7::bigint)', 'of the store, too');
 SELECT bag_eq('SELECT kind, source, waiting FROM rebate.stat_backlog',
-    $$VALUES ('mature', NULL, 0::bigint), ('age', NULL, 0), ('failure', 'public.orders', 0), ('deferred', 'public.orders', 0)$$, 'what waits');
+    $$VALUES ('mature', NULL, 0::bigint), ('age', NULL, 0), ('failure', 'public.orders', 0), ('deferred', 'public.orders', 0),
+    ('draft', NULL, 0), ('erasure', NULL, 0)$$, 'what waits');
 SELECT throws_ok(c, '42501', NULL, 'he may not: ' || c) FROM unnest(ARRAY['SELECT rebate.stat_reset()', 'SELECT * FROM rebate.balances',
     'SELECT * FROM rebate.delivery_status', 'SELECT * FROM rebate.failures', 'SELECT * FROM rebate.jobs', 'SELECT rebate.doctor()',
     'SELECT * FROM rebate_data.job']) AS c;
