@@ -75,6 +75,8 @@ $old->safe_psql('shop', q{
     SET client_min_messages = warning;
     CREATE EXTENSION rebate;
     SELECT rebate.create_store('books');
+    CREATE ROLE clerk;
+    SELECT rebate.grant_right('auditor', 'clerk');
     GRANT CREATE ON SCHEMA public TO books;
     SET ROLE books;
     CREATE SCHEMA shop;
@@ -265,6 +267,8 @@ $high->safe_psql('unowned', q{
     GRANT USAGE ON SCHEMA shop TO shop;
     GRANT SELECT, INSERT, UPDATE, DELETE ON orders, parted, shop."Order Lines" TO shop});
 check('without owners', $high, 'unowned');
+is($high->safe_psql($_, 'SET ROLE clerk; SELECT count(*) > 0 FROM rebate.entries; SELECT * FROM rebate.audit()'), 't', "rights came along: $_")
+  foreach 'restored', 'unowned';
 
 # --- the same cluster ------------------------------------------------------------------------------------------------
 
