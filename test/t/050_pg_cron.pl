@@ -98,6 +98,7 @@ like(refusal($first, "SET ROLE rebate_clock; SELECT * FROM rebate.schedule('tea'
 # from another database: what the hint says, as it is
 sql($first, 'CREATE DATABASE shop');
 shop($first, 'shop');
+sql($first, q(SELECT rebate.grant_right('operator', 'rebate_clock')), 'shop');
 my $hint = refusal($first, $as_clock, 'shop');
 like($hint, qr/55000: pg_cron is in database "postgres", not in this one/, 'from another database');
 my $statements = join "\n", $hint =~ /^(SELECT cron\.schedule_in_database.*;)$/mg;
