@@ -1,5 +1,5 @@
 -- Versions of library, functions and store, and the way from one to the next.
--- A step may add tables, and columns to tables other than account, accrual, entry, waiting and link,
+-- A step may add tables, and columns to tables other than account, accrual, entry, waiting, link, entry_archive and boundary,
 -- which are read as C structures.
 CREATE FUNCTION rebate.store_upgrade(version integer) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -183,26 +183,6 @@ SELECT * FROM (
 		COALESCE(tracked, 0), COALESCE(pending, 0), COALESCE(maturing, 0), COALESCE(available, 0),
 		COALESCE(held, 0), order_key
 	FROM rebate_data.entry_archive) l
-WHERE seq IS NOT NULL;
-
--- speed: the ledger of one account is found by the indexes only if no part of UNION ALL has a condition of its own
-CREATE OR REPLACE VIEW rebate_data.ledger AS
-SELECT * FROM (
-	SELECT account_id, seq, COALESCE(amount, abs(earned)) AS amount, posted_at,
-		COALESCE(event_at, order_time) AS event_at, xid, "check", debit, credit, epoch,
-		effective_date, COALESCE(book_date, effective_date) AS book_date, rule_id, source_id, kind,
-		accrual_id, COALESCE(posting_id, accrual_id) AS posting_id, NULL::bigint AS payout_id,
-		COALESCE(tracked, 0) AS tracked, COALESCE(pending, 0) AS pending,
-		COALESCE(maturing, 0) AS maturing, COALESCE(available, 0) AS available,
-		COALESCE(held, 0) AS held, order_key
-	FROM rebate_data.accrual
-	UNION ALL
-	SELECT account_id, seq, amount, posted_at, event_at, xid, "check", debit, credit, epoch,
-		effective_date, COALESCE(book_date, effective_date), rule_id, source_id, kind,
-		accrual_id, COALESCE(posting_id, accrual_id), payout_id,
-		COALESCE(tracked, 0), COALESCE(pending, 0), COALESCE(maturing, 0), COALESCE(available, 0),
-		COALESCE(held, 0), order_key
-	FROM rebate_data.entry) l
 WHERE seq IS NOT NULL;
 
 -- sandbox
