@@ -25,12 +25,12 @@
 #include "common/hashfn.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "port/pg_bitutils.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/tuplesort.h"
 
+#include "audit_names.h"
 #include "audit_pass.h"
 #include "ledger_rows.h"
 #include "order.h"
@@ -83,26 +83,12 @@ typedef struct HouseSum
 #define SH_DECLARE
 #include "lib/simplehash.h"
 
-/* Numbers that are known, sorted, and the last one that was asked for */
-typedef struct NumberSet
-{
-	int64	   *numbers;
-	uint64		n;
-	int64		last;			/* is one of them */
-	bool		has_last;
-} NumberSet;
-
 typedef struct LedgerPass
 {
 	Store	   *store;
 	Snapshot	snapshot;
 	LedgerDoubt doubt;
-	/* what accounts and entries may name */
-	char	  **currencies;		/* sorted */
-	int			ncurrencies;
-	NumberSet	ledger_accounts;
-	NumberSet	sources;
-	NumberSet	versions;		/* rule and version */
+	LedgerNames names;			/* what accounts and entries may name */
 	/* entries before this mark are folded */
 	int32		fold_epoch;
 	int64		fold_xid;
@@ -124,48 +110,6 @@ typedef struct LedgerPass
 	int64		nentries;
 } LedgerPass;
 
-static int
-compare_numbers(const void *a, const void *b)
-{
-	int64		x = *(const int64 *) a;
-	int64		y = *(const int64 *) b;
-
-	return (x > y) - (x < y);
-}
-
-static bool
-is_known(NumberSet *set, int64 number)
-{
-	if (set->has_last && set->last == number)
-		return true;
-	if (bsearch(&number, set->numbers, set->n, sizeof(int64), compare_numbers) == NULL)
-		return false;
-	set->last = number;
-	set->has_last = true;
-	return true;
-}
-
-static inline int64
-version_number(int32 rule_id, int32 version)
-{
-	return (int64) (((uint64) (uint32) rule_id << 32) | (uint32) version);
-}
-
-static int
-compare_codes(const void *a, const void *b)
-{
-	return strcmp(*(char *const *) a, *(char *const *) b);
-}
-
-static int
-find_currency(LedgerPass *pass, const char *code)
-{
-	char	  **found = bsearch(&code, pass->currencies, pass->ncurrencies, sizeof(char *),
-								compare_codes);
-
-	return found ? found - pass->currencies : -1;
-}
-
 static HouseSum *
 find_house(LedgerPass *pass, int32 ledger_account, int currency)
 {
@@ -184,34 +128,6 @@ find_house(LedgerPass *pass, int32 ledger_account, int currency)
  *----------------------------------------------------------------------------
  */
 
-/* Rows of a query under the snapshot of the pass */
-static uint64
-read_rows(const char *sql)
-{
-	if (SPI_execute(sql, true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read what the audit compares");
-	return SPI_processed;
-}
-
-static Datum
-value_of(uint64 row, int column)
-{
-	bool		isnull;
-
-	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, &isnull);
-}
-
-static void
-read_numbers(NumberSet *set, MemoryContext context, const char *sql)
-{
-	set->n = read_rows(sql);
-	set->numbers = MemoryContextAllocHuge(context, sizeof(int64) * Max(set->n, 1));
-	for (uint64 i = 0; i < set->n; i++)
-		set->numbers[i] = DatumGetInt64(value_of(i, 1));
-	qsort(set->numbers, set->n, sizeof(int64), compare_numbers);
-	set->has_last = false;
-}
-
 static void
 read_small_tables(LedgerPass *pass)
 {
@@ -222,32 +138,20 @@ read_small_tables(LedgerPass *pass)
 	pass->houses = house_create(context, 64, NULL);
 	PushActiveSnapshot(pass->snapshot);
 	store_spi_begin(pass->store, &scope);
-	read_numbers(&pass->ledger_accounts, context,
-				 "SELECT ledger_account_id::bigint FROM rebate_data.ledger_account");
-	read_numbers(&pass->sources, context, "SELECT source_id::bigint FROM rebate_data.source");
-	read_numbers(&pass->versions, context,
-				 "SELECT (rule_id::bigint << 32) | version FROM rebate_data.rule_version");
-
-	n = read_rows("SELECT code FROM rebate_data.currency");
-	pass->currencies = MemoryContextAlloc(context, sizeof(char *) * Max(n, 1));
-	pass->ncurrencies = (int) n;
-	for (uint64 i = 0; i < n; i++)
-		pass->currencies[i] = MemoryContextStrdup(context, TextDatumGetCString(value_of(i, 1)));
-	qsort(pass->currencies, n, sizeof(char *), compare_codes);
-
-	if (read_rows("SELECT epoch, xid FROM rebate_data.fold") == 1)
+	names_read(&pass->names, context);
+	if (names_query("SELECT epoch, xid FROM rebate_data.fold") == 1)
 	{
-		pass->fold_epoch = DatumGetInt32(value_of(0, 1));
-		pass->fold_xid = DatumGetInt64(value_of(0, 2));
+		pass->fold_epoch = DatumGetInt32(names_value(0, 1));
+		pass->fold_xid = DatumGetInt64(names_value(0, 2));
 	}
 	else
 		pass->doubt.any = true;
-	n = read_rows("SELECT ledger_account_id, amount, currency FROM rebate_data.house_balance");
+	n = names_query("SELECT ledger_account_id, amount, currency FROM rebate_data.house_balance");
 	for (uint64 i = 0; i < n; i++)
-		find_house(pass, DatumGetInt32(value_of(i, 1)),
-				   find_currency(pass, TextDatumGetCString(value_of(i, 3))))->balance +=
-			DatumGetInt64(value_of(i, 2));
-	pass->doubt.frozen = read_rows("SELECT FROM rebate_data.freeze LIMIT 1") > 0;
+		find_house(pass, DatumGetInt32(names_value(i, 1)),
+				   names_currency(&pass->names, TextDatumGetCString(names_value(i, 3))))->balance +=
+			DatumGetInt64(names_value(i, 2));
+	pass->doubt.frozen = names_query("SELECT FROM rebate_data.freeze LIMIT 1") > 0;
 	store_spi_end(&scope);
 	PopActiveSnapshot();
 }
@@ -260,8 +164,8 @@ check_sequence(LedgerPass *pass)
 
 	PushActiveSnapshot(pass->snapshot);
 	store_spi_begin(pass->store, &scope);
-	if (read_rows("SELECT last_value + 64 FROM rebate_data.id") != 1 ||
-		pass->greatest_id >= DatumGetInt64(value_of(0, 1)))
+	if (names_query("SELECT last_value + 64 FROM rebate_data.id") != 1 ||
+		pass->greatest_id >= DatumGetInt64(names_value(0, 1)))
 		pass->doubt.any = true;
 	store_spi_end(&scope);
 	PopActiveSnapshot();
@@ -309,7 +213,7 @@ load_accounts(LedgerPass *pass)
 		if (found)
 			pass->doubt.any = true;
 		account->currency =
-			find_currency(pass, TextDatumGetCString(slot_getattr(slot, AC_CURRENCY, &isnull)));
+			names_currency(&pass->names, TextDatumGetCString(slot_getattr(slot, AC_CURRENCY, &isnull)));
 		account->last_seq = account->check = 0;
 		account->posted_at = PG_INT64_MIN;
 		memset(account->balance, 0, sizeof(account->balance));
@@ -493,8 +397,8 @@ check_accrual(LedgerPass *pass, const LedgerRow *row)
 	pass->greatest_id = Max(pass->greatest_id, x->accrual_id);
 	pass->doubt.parts |= x->part != 0;
 	pass->doubt.frozen |= (x->flags & ORDER_FROZEN) != 0;
-	if ((x->rule_id != 0) != row->has_entry || !is_known(&pass->sources, x->source_id) ||
-		(x->rule_id != 0 && !is_known(&pass->versions, version_number(x->rule_id, x->version))) ||
+	if ((x->rule_id != 0) != row->has_entry || !names_know(&pass->names.sources, x->source_id) ||
+		(x->rule_id != 0 && !names_know_version(&pass->names, x->rule_id, x->version)) ||
 		(x->rule_id != 0 && (live ? x->earned == 0 : x->bucket != BUCKET_NONE || x->earned != 0)))
 		pass->doubt.any = true;
 	if (row->has_due && x->bucket >= '0' && x->bucket <= '0' + BUCKET_MATURING)
@@ -540,8 +444,8 @@ check_row(LedgerPass *pass, const LedgerRow *row)
 			pass->doubt.erased = true;
 		if ((e->kind != ENTRY_ACCRUE && e->kind != ENTRY_REVERSE && e->kind != ENTRY_MOVE &&
 			 e->kind != ENTRY_WRITE_OFF) ||
-			e->accrual_id == 0 || !is_known(&pass->ledger_accounts, e->debit) ||
-			!is_known(&pass->ledger_accounts, e->credit))
+			e->accrual_id == 0 || !names_know(&pass->names.ledger_accounts, e->debit) ||
+			!names_know(&pass->names.ledger_accounts, e->credit))
 			pass->doubt.any = true;
 		value -= (uint64) e->amount * (weight_of(pass, e->credit) - weight_of(pass, e->debit));
 		add_to_sums(pass, e->accrual_id, e->account_id, value);
