@@ -55,18 +55,19 @@ clock_batch_is_over(const ClockBatch *batch)
 
 /*
  * The batch has done its work on so many rows, and is about to commit.  The next
- * is half as large if this one took too long, and larger if it was full and took
- * less than half of its time.
+ * is made as large as would have fitted into the time; if this one was full it may
+ * be larger, by half at most.
  */
 void
 clock_batch_end(ClockBatch *batch, int rows)
 {
 	int64		limit = (int64) rebate_clock_batch_time * 1000;
 	int64		held = batch->holding ? held_usecs(batch) : 0;
+	int64		fits = rows * limit / Max(held, 1);
 
 	batch->holding = false;
 	if (held > limit)
-		batch->rows = Max(Min(MIN_ROWS, batch->most), Min(rows, batch->rows / 2));
-	else if (rows == batch->rows && held < limit / 2)
-		batch->rows = Min(batch->most, batch->rows + Max(batch->rows / 2, 1));
+		batch->rows = Max(Min(MIN_ROWS, batch->most), (int) Min(rows, fits));
+	else if (rows == batch->rows)
+		batch->rows = Min(batch->most, (int) Min(Max(fits, rows + 1), rows + Max(rows / 2, 1)));
 }
