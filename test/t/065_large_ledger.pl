@@ -19,12 +19,12 @@ $node->safe_psql('postgres', q{
         since => '2025-01-01', max_backdate => NULL);
     SELECT rebate.set_rule('five', percent => 5, hold => '14 days', valid_from => '2025-01-01');
     INSERT INTO orders SELECT i, 'm' || i % 6000, 100, CASE WHEN i % 3 = 0 THEN 'pending' ELSE 'confirmed' END,
-        timestamptz '2025-01-01 00:00+00' + i * interval '1 minute' FROM generate_series(1, 18000) i;
+        timestamptz '2025-01-01 00:00+00' + i * interval '1 minute' FROM generate_series(1, 12000) i;
     UPDATE orders SET state = 'confirmed' WHERE id % 6 = 0;
     UPDATE orders SET total = 50 WHERE id % 7 = 0;
     DELETE FROM orders WHERE id % 11 = 0;
 });
-$node->safe_psql('postgres', q{CALL rebate.mature('2025-01-23')});
+$node->safe_psql('postgres', q{CALL rebate.mature('2025-01-20')});
 
 # What the audit finds, and what its pass over the ledger says
 sub audit
@@ -47,7 +47,7 @@ sub audit
 }
 
 my $n = $node->safe_psql('postgres', 'SELECT count(*) FROM rebate_data.ledger');
-cmp_ok($n, '>', 20000, 'there are many entries');
+cmp_ok($n, '>', 15000, 'there are many entries');
 my ($found, $pass, $doubt, $err) = audit('SELECT');
 is($found, '', 'a healthy ledger: nothing is found');
 is($pass, "$n entries", '... all entries were looked at');
@@ -60,7 +60,7 @@ is($doubt, 0, '... and nothing was in doubt') or diag($err);
 is("$found, $doubt", ', 0', 'rows in another order: nothing is found or in doubt');
 
 # one account in each part, one field of it, and whether others would have told
-for my $m (1, 17, 333, 2500, 4711, 5998)
+for my $m (1, 2500, 5998)
 {
     ($found, $pass, $doubt) = audit("UPDATE rebate_data.account SET pending = pending + 1 WHERE member = 'm$m'");
     is("$found, $doubt", 'ledger: balance does not match, 1', "balance of member $m");
@@ -79,7 +79,7 @@ for (['an entry that came before its turn', q{
         'ledger: accrual does not wait for the clock'],
     ['another that waits', q{INSERT INTO rebate_data.waiting VALUES ('2', '2030-01-01', 1, 1)}, 'ledger: what waits for the clock is no accrual'],
     ['a folded balance', q{INSERT INTO rebate_data.house_balance VALUES (100, 'EUR', 1)}, 'ledger: house balance does not match'],
-    ['a rebate without its order', q{DELETE FROM orders WHERE id = 17000}, 'source: rebate without its order'],
+    ['a rebate without its order', q{DELETE FROM orders WHERE id = 11500}, 'source: rebate without its order'],
     ['an order without a decision', q{INSERT INTO orders VALUES (20000, 'm1', 10, 'pending', '2025-02-01')}, 'source: order without a decision'])
 {
     my ($name, $sql, $expected) = @$_;
