@@ -33,7 +33,7 @@ BEGIN
     BEGIN
         EXECUTE change;
         heard_order := heard('INSERT INTO orders VALUES (3, ''alice'', 100)');
-        heard_reader := heard('SELECT * FROM rebate.balance(''alice'')');
+        heard_reader := heard('SELECT * FROM rebate.statement(''alice'')');
         IF heard_order = 'went through' THEN
             SELECT maturing INTO money FROM rebate_data.account WHERE member = 'alice';
         END IF;
@@ -182,7 +182,7 @@ ROLLBACK;
 BEGIN;
 DROP TRIGGER rebate_guard ON rebate_data.store;
 SELECT is(heard('INSERT INTO orders VALUES (3, ''alice'', 100)'), 'RB001 schema "rebate_data" holds a store without our guards', 'without that of table store no order is taken');
-SELECT is(heard('SELECT * FROM rebate.balance(''alice'')'), 'RB001 schema "rebate_data" holds a store without our guards', 'nor is anything read');
+SELECT is(heard('SELECT * FROM rebate.statement(''alice'')'), 'RB001 schema "rebate_data" holds a store without our guards', 'nor is anything read');
 SELECT lives_ok('SELECT rebate.adopt_store()', 'until it is adopted');
 SELECT is(heard('INSERT INTO orders VALUES (3, ''alice'', 100)'), 'went through', 'then orders go on');
 SELECT is_empty('SELECT * FROM rebate.audit()', 'and nothing is missing');
