@@ -398,6 +398,9 @@ end($stuck);
 shop('jobs', '', { before => 'ALTER TABLE orders ADD placed timestamptz DEFAULT now(); CREATE EXTENSION pg_cron;
     CREATE ROLE rebate_clock LOGIN; GRANT USAGE ON SCHEMA cron TO rebate_clock',
     attach => q{'EUR', order_time => 'placed', confirmed_at => 'placed'} });
+# It has tried to find its database since the server started, and goes on trying once a second.
+ok($node->poll_query_until('jobs', q{SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'pg_cron launcher' AND datname = 'jobs')}),
+    'the launcher of pg_cron has its database');
 $node->safe_psql('jobs', q{GRANT rebate_owner TO rebate_clock; SET ROLE rebate_clock; SELECT rebate.schedule()});
 $node->safe_psql('jobs', q{SELECT cron.unschedule(jobid) FROM cron.job WHERE jobname = 'rebate mature'});
 unlike(says($node, 'jobs', $line{'pg_cron has no jobs, or they fail'}[0]), qr/^mature\|/m, 'a job is gone');
