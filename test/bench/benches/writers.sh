@@ -31,20 +31,20 @@ bench_setup() {
 
 load() {
 	case $1 in
-	application) load_start "$1" "$n" application.pgbench -D merchants=1000 ;;
-	*) load_start "$1" "$n" order.pgbench -D merchants=1000 ;;
+	application) load_start "$1" "$count" application.pgbench -D merchants=1000 ;;
+	*) load_start "$1" "$count" order.pgbench -D merchants=1000 ;;
 	esac
 }
-bench_load() { n=8 load "$1"; }
+bench_load() { count=8 load "$1"; }
 
 bench_measure() {
-	local n v
+	local count v
 	note_server "${variants[0]}"
-	for n in $writers; do
-		warm_up=$((1 + n / 8))
+	for count in $writers; do
+		warm_up=$((1 + count / 8))
 		turns "$rounds" load free "${variants[@]}"
-		note_orders "$n writers" "${variants[@]}"
-		for v in "${variants[@]}"; do metric "${v}_$n" "$(median_of "$v" tps 0)"; done
+		note_orders "$count writers" "${variants[@]}"
+		for v in "${variants[@]}"; do metric "${v}_$count" "$(median_of "$v" tps 0)"; done
 	done
 	for v in "${variants[@]}"; do bench_check "$v"; done
 }
