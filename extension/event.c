@@ -62,10 +62,6 @@ typedef struct Names
 
 static Names *names = NULL;
 
-static const char *const bucket_names[NUM_BUCKETS] = {
-	"tracked", "pending", "maturing", "available", "held"
-};
-
 static void
 forget_names(void *arg)
 {
@@ -495,9 +491,7 @@ put_event(StringInfo buf, const EventRow *row)
 	put_int(buf, e->seq);
 	appendBinaryStringInfo(buf, names->owner.data, names->owner.len);
 	put_literal(buf, ", \"kind\": \"");
-	appendStringInfoString(buf, e->kind == ENTRY_ACCRUE ? "accrue" :
-						   e->kind == ENTRY_REVERSE ? "reverse" :
-						   e->kind == ENTRY_WRITE_OFF ? "write_off" : "move");
+	appendStringInfoString(buf, entry_kind_name(e->kind));
 	put_literal(buf, "\", \"amount\": \"");
 	put_money(buf, e->amount, names->scale);
 	put_literal(buf, "\", \"from\": ");

@@ -80,22 +80,6 @@ explain_time_text(TimestampTz t)
 	return DatumGetCString(DirectFunctionCall1(timestamptz_out, TimestampTzGetDatum(t)));
 }
 
-static const char *
-phase_text(char phase)
-{
-	switch (phase)
-	{
-		case PHASE_TRACKED:
-			return "tracked";
-		case PHASE_PENDING:
-			return "pending";
-		case PHASE_CONFIRMED:
-			return "confirmed";
-		default:
-			return "void";
-	}
-}
-
 /* What was written down when the order failed; false if it is not there now. */
 static bool
 failure_text(Explain *e, StringInfo detail)
@@ -262,9 +246,9 @@ explain_order(Explain *e, ErrorData *error)
 	if (image && image->currency)
 		explain_remark(&detail, "currency %s", image->currency->code);
 	if (readable)
-		explain_remark(&detail, "phase %s", phase_text(image->phase));
+		explain_remark(&detail, "phase %s", phase_name(image->phase));
 	else if (facts->seen)
-		explain_remark(&detail, "phase %s", phase_text(facts->phase));
+		explain_remark(&detail, "phase %s", phase_name(facts->phase));
 	if (d && (d->flags & ORDER_AUTO_CONFIRMED))
 		explain_remark(&detail, "confirmed by the clock");
 	if (readable && image->quantity)

@@ -96,3 +96,41 @@ entry_from_columns(const Datum *values, const bool *nulls, EntryFields *e, int64
 	for (int b = 0; b < NUM_BUCKETS; b++)
 		balance[b] = nulls[EC_TRACKED + b] ? 0 : DatumGetInt64(values[EC_TRACKED + b]);
 }
+
+const char *const bucket_names[NUM_BUCKETS] = {
+	"tracked", "pending", "maturing", "available", "held"
+};
+
+/* Where an order stands */
+const char *
+phase_name(char phase)
+{
+	switch (phase)
+	{
+		case PHASE_TRACKED:
+			return "tracked";
+		case PHASE_PENDING:
+			return "pending";
+		case PHASE_CONFIRMED:
+			return "confirmed";
+		default:
+			return "void";
+	}
+}
+
+/* What an entry is */
+const char *
+entry_kind_name(char kind)
+{
+	switch (kind)
+	{
+		case ENTRY_ACCRUE:
+			return "accrue";
+		case ENTRY_REVERSE:
+			return "reverse";
+		case ENTRY_WRITE_OFF:
+			return "write_off";
+		default:
+			return "move";
+	}
+}

@@ -139,4 +139,9 @@ extern void entry_to_columns(const EntryFields *entry, int64 check, const int64 
 extern void entry_from_columns(const Datum *values, const bool *nulls, EntryFields *entry,
 							   int64 *check, int64 *balance);
 
+/* The words for what the tables keep as a letter or by its place */
+extern const char *const bucket_names[NUM_BUCKETS];
+extern const char *phase_name(char phase);
+extern const char *entry_kind_name(char kind);
+
 #endif							/* REBATE_LEDGER_H */

@@ -79,23 +79,20 @@ typedef struct View
 	HTAB	   *sources;
 } View;
 
-static Datum bucket_names[NUM_BUCKETS];
+static Datum bucket_texts[NUM_BUCKETS];
 
 /* Texts that are the same in all rows, made once in a process */
 static void
-make_bucket_names(void)
+make_bucket_texts(void)
 {
-	static const char *const names[NUM_BUCKETS] = {
-		"tracked", "pending", "maturing", "available", "held"
-	};
 	MemoryContext old;
 
-	if (bucket_names[NUM_BUCKETS - 1] != (Datum) 0)
+	if (bucket_texts[NUM_BUCKETS - 1] != (Datum) 0)
 		return;
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	for (int b = 0; b < NUM_BUCKETS; b++)
-		if (bucket_names[b] == (Datum) 0)
-			bucket_names[b] = CStringGetTextDatum(names[b]);
+		if (bucket_texts[b] == (Datum) 0)
+			bucket_texts[b] = CStringGetTextDatum(bucket_names[b]);
 	MemoryContextSwitchTo(old);
 }
 
@@ -119,7 +116,7 @@ begin_view(View *view, FunctionCallInfo fcinfo, const char *function)
 	view->context = CurrentMemoryContext;
 	view->row_context = AllocSetContextCreate(CurrentMemoryContext, "rebate row",
 											  ALLOCSET_SMALL_SIZES);
-	make_bucket_names();
+	make_bucket_texts();
 	if (member)
 		view->accounts = member_accounts(view->store, view->snapshot, member, &view->naccounts);
 }
@@ -300,23 +297,6 @@ wants(const Wanted *wanted, const MemberAccount *account)
 	return wanted->currency == NULL || strcmp(wanted->currency, account->currency) == 0;
 }
 
-static const char *
-phase_name(char phase)
-{
-	switch (phase)
-	{
-		case PHASE_TRACKED:
-			return "tracked";
-		case PHASE_PENDING:
-			return "pending";
-		case PHASE_CONFIRMED:
-			return "confirmed";
-		case PHASE_VOID:
-			return "void";
-	}
-	return "unknown";
-}
-
 /* Return a rebate, a row of rebate_data.accrual. */
 static void
 put_rebate(View *view, TupleTableSlot *slot)
@@ -335,7 +315,7 @@ put_rebate(View *view, TupleTableSlot *slot)
 	set_label(values, nulls, RE_RULE, label(view, true, DatumGetInt32(v[ACC_RULE_ID - 1])));
 	values[RE_PHASE] = CStringGetTextDatum(phase_name(DatumGetChar(v[ACC_PHASE - 1])));
 	set_label(values, nulls, RE_BUCKET,
-			  bucket >= '0' && bucket < '0' + NUM_BUCKETS ? bucket_names[bucket - '0'] : (Datum) 0);
+			  bucket >= '0' && bucket < '0' + NUM_BUCKETS ? bucket_texts[bucket - '0'] : (Datum) 0);
 	values[RE_EARNED] = money(view, DatumGetInt64(v[ACC_EARNED - 1]));
 	values[RE_ORDER_TIME] = v[ACC_ORDER_TIME - 1];
 	values[RE_CONFIRMED_AT] = v[ACC_CONFIRMED_AT - 1];
@@ -401,24 +381,7 @@ bucket_of(int32 ledger_account)
 {
 	if (ledger_account < LEDGER_BUCKET(0) || ledger_account > LEDGER_BUCKET(NUM_BUCKETS - 1))
 		return (Datum) 0;
-	return bucket_names[ledger_account - LEDGER_BUCKET(0)];
-}
-
-static const char *
-kind_name(char kind)
-{
-	switch (kind)
-	{
-		case ENTRY_ACCRUE:
-			return "accrue";
-		case ENTRY_REVERSE:
-			return "reverse";
-		case ENTRY_MOVE:
-			return "move";
-		case ENTRY_WRITE_OFF:
-			return "write_off";
-	}
-	return psprintf("%c", kind);
+	return bucket_texts[ledger_account - LEDGER_BUCKET(0)];
 }
 
 /* Return an entry. */
@@ -434,7 +397,7 @@ put_entry(void *arg, const EventRow *row)
 	begin_row(view);
 	values[ME_CURRENCY] = view->currency;
 	values[ME_SEQ] = Int64GetDatum(e->seq);
-	values[ME_KIND] = CStringGetTextDatum(kind_name(e->kind));
+	values[ME_KIND] = CStringGetTextDatum(entry_kind_name(e->kind));
 	set_label(values, nulls, ME_FROM, bucket_of(e->debit));
 	set_label(values, nulls, ME_TO, bucket_of(e->credit));
 	values[ME_AMOUNT] = money(view, e->amount);

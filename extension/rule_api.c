@@ -28,16 +28,15 @@ PG_FUNCTION_INFO_V1(rebate_set_rule);
 PG_FUNCTION_INFO_V1(rebate_end_rule);
 PG_FUNCTION_INFO_V1(rebate_set_group);
 
-/* What every function of this file begins with. */
-static Store *
-begin_call(const char *function)
+Store *
+rule_begin_call(int right, const char *function)
 {
 	Store	   *store;
 
 	(void) collect_flush();
 	(void) create_store_if_missing();
 	store = store_get(false);
-	rights_check(store, RIGHT_AUTHOR, function);
+	rights_check(store, right, function);
 	return store;
 }
 
@@ -71,7 +70,7 @@ rebate_set_rule(PG_FUNCTION_ARGS)
 
 	rights_check_early(RIGHT_AUTHOR, "rebate.set_rule");
 	rule_args_read(fcinfo, &args);
-	store = begin_call("rebate.set_rule");
+	store = rule_begin_call(RIGHT_AUTHOR, "rebate.set_rule");
 	api_lock_configuration(store);
 	rule_args_bind(&args, store);
 	arguments = rule_args_json(&args);
@@ -135,7 +134,7 @@ rebate_end_rule(PG_FUNCTION_ARGS)
 					 errmsg("at must not be infinity")));
 		json_add_text(&json, "at", api_timestamptz_text(PG_GETARG_TIMESTAMPTZ(1)));
 	}
-	store = begin_call("rebate.end_rule");
+	store = rule_begin_call(RIGHT_AUTHOR, "rebate.end_rule");
 	api_lock_configuration(store);
 	draft.name = name;
 	draft.arguments = json_end(&json);
@@ -183,7 +182,7 @@ rebate_set_group(PG_FUNCTION_ARGS)
 	api_one_of(ERRCODE_RB_INVALID_RULE, "mode", mode, modes);
 	json_begin(&json);
 	json_add_text(&json, "mode", mode);
-	store = begin_call("rebate.set_group");
+	store = rule_begin_call(RIGHT_AUTHOR, "rebate.set_group");
 	api_lock_configuration(store);
 	draft.name = name;
 	draft.arguments = json_end(&json);

@@ -93,6 +93,9 @@ extern int32 rule_write_end(Datum arguments, RuleTarget *target, const char *aut
 extern RuleTarget rule_find_group(const char *name, const char *mode);
 extern int32 rule_write_group(const char *name, const char *mode, const char *author);
 
+/* rule_api.c: what functions that change rules begin with; makes the store if there is none */
+extern Store *rule_begin_call(int right, const char *function);
+
 /* rule_args.c */
 #define RULE_NARGS 22
 extern void rule_args_read(FunctionCallInfo fcinfo, RuleArgs *args);

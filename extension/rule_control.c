@@ -15,10 +15,9 @@
 
 #include "api.h"
 #include "arith.h"
-#include "collect.h"
-#include "create_store.h"
 #include "draft.h"
 #include "rights.h"
+#include "rule_api.h"
 #include "rule_control.h"
 
 PG_FUNCTION_INFO_V1(rebate_require_approval);
@@ -63,12 +62,8 @@ rule_control_write(const RuleControl *control, const Person *by)
 static Store *
 begin_call(const char *function)
 {
-	Store	   *store;
+	Store	   *store = rule_begin_call(RIGHT_ADMIN, function);
 
-	(void) collect_flush();
-	(void) create_store_if_missing();
-	store = store_get(false);
-	rights_check(store, RIGHT_ADMIN, function);
 	store_require(store, CONTROL_STORE_VERSION, function);
 	return store;
 }
