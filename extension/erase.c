@@ -58,6 +58,22 @@ begin_call(int rights, const char *function, bool writes)
 	return store_get(false);
 }
 
+/*
+ * An old snapshot would miss accounts, channels and messages that came after it,
+ * and what was erased would not be.
+ */
+static void
+require_new_snapshots(const char *function)
+{
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
+				 errmsg("%s cannot run in isolation level \"%s\"", function,
+						XactIsoLevel == XACT_SERIALIZABLE ? "serializable" : "repeatable read"),
+				 errdetail("It must see what others have committed meanwhile."),
+				 errhint("BEGIN ISOLATION LEVEL READ COMMITTED.")));
+}
+
 /* A member's key as argument: not NULL, not empty, not too long to be kept */
 static char *
 member_argument(FunctionCallInfo fcinfo, int argno, const char *name)
@@ -174,6 +190,7 @@ rebate_replace_member(PG_FUNCTION_ARGS)
 	MemberChange change = {.member = member_argument(fcinfo, 0, "the old key")};
 	bool		swap;
 
+	require_new_snapshots("rebate.replace_member");
 	change.now = member_argument(fcinfo, 1, "the new key");
 	if (strcmp(change.member, change.now) == 0)
 		ereport(ERROR,
@@ -437,6 +454,7 @@ rebate_erase_member(PG_FUNCTION_ARGS)
 	char	   *now;
 	bool		again;
 
+	require_new_snapshots("rebate.erase_member");
 	former_lock_change(change.member);
 	again = former_find_now(store, change.member, &now) == FORMER_ERASED;
 	if (!again)
