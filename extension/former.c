@@ -147,6 +147,17 @@ former_find_now(Store *store, const char *key, char **now)
  *----------------------------------------------------------------------------
  */
 
+/*
+ * All sessions look for former keys from now on.  Called before what is written:
+ * so the invalidation belongs to the same command, and is replayed here if that is
+ * rolled back, which takes back what this session knows.
+ */
+static void
+former_changes(Store *store)
+{
+	CacheInvalidateRelcacheByRelid(store->tables[ST_FORMER_MEMBER]);
+}
+
 /* Make the secret, unless there is one. */
 static void
 make_secret(Store *store)
@@ -161,6 +172,7 @@ make_secret(Store *store)
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("could not make a random key")));
 	sql_param(&params, BYTEAOID, PointerGetDatum(key), false);
+	former_changes(store);
 	store_spi_begin(store, &scope);
 	sql_run("INSERT INTO rebate_data.former_secret (key) VALUES ($1) ON CONFLICT (one) DO NOTHING",
 			&params, SPI_OK_INSERT);
@@ -174,18 +186,6 @@ make_secret(Store *store)
 				 errhint("Restore table \"%s.former_secret\".", STORE_SCHEMA)));
 }
 
-/*
- * All sessions look for former keys from now on.  The invalidation also takes
- * back what this one knows if its transaction rolls back.
- */
-static void
-former_changed(Store *store)
-{
-	CommandCounterIncrement();
-	CacheInvalidateRelcacheByRelid(store->tables[ST_FORMER_MEMBER]);
-	store->maybe_former = true;
-}
-
 void
 former_record(Store *store, const char *key, const char *now)
 {
@@ -196,11 +196,13 @@ former_record(Store *store, const char *key, const char *now)
 		make_secret(store);
 	sql_param(&params, BYTEAOID, former_hash(store, key), false);
 	sql_text(&params, now);
+	former_changes(store);
 	store_spi_begin(store, &scope);
 	sql_run("INSERT INTO rebate_data.former_member (hash, member) VALUES ($1, $2)"
 			" ON CONFLICT (hash) DO UPDATE SET member = excluded.member", &params, SPI_OK_INSERT);
 	store_spi_end(&scope);
-	former_changed(store);
+	CommandCounterIncrement();
+	store->maybe_former = true;
 }
 
 void

@@ -419,6 +419,12 @@ store_ensure_epoch(Store *s)
 	if (s->epoch_current)
 		return;
 
+	/*
+	 * Our copy of the epoch must go if this transaction rolls back; the
+	 * invalidation is replayed here then.  It is sent before the row is written,
+	 * since what comes after the last command is not.
+	 */
+	CacheInvalidateRelcacheByRelid(s->tables[ST_GENERATION]);
 	store_spi_begin(s, &scope);
 	values[0] = Int64GetDatum((int64) GetSystemIdentifier());
 	values[1] = ObjectIdGetDatum(MyDatabaseId);
@@ -435,12 +441,6 @@ store_ensure_epoch(Store *s)
 		elog(ERROR, "could not open an epoch");
 	s->epoch = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	store_spi_end(&scope);
-
-	/*
-	 * Our copy of the epoch must go if this transaction rolls back; the
-	 * invalidation is replayed here then.
-	 */
-	CacheInvalidateRelcacheByRelid(s->tables[ST_GENERATION]);
 	s->epoch_current = true;
 }
 
