@@ -341,13 +341,14 @@ static const LedgerQuery erasure_queries[] = {
 		"SELECT 'rebate of an erased member is not settled', 'accrual ' || x.accrual_id, NULL"
 		"  FROM rebate_data.accrual x JOIN rebate_data.account a ON a.account_id = x.account_id"
 		" WHERE a.status = 'e' AND x.earned <> 0 AND x.flags & 16392 <> 16392"},
-	/* money that leaves the books takes two */
+	/* money that leaves the books takes two, as person_same() has it */
 	{IF_ERASED,
 		"SELECT 'balance written off without two people', 'account ' || w.account_id, NULL"
 		"  FROM (SELECT DISTINCT account_id FROM rebate_data.ledger WHERE kind = 'w' OR debit = 20 OR credit = 20) w"
 		"  LEFT JOIN rebate_data.account a ON a.account_id = w.account_id"
 		" WHERE NOT EXISTS (SELECT FROM rebate_data.erasure e WHERE e.member = a.member AND a.status = 'e'"
-		"                      AND e.requested_by <> e.erased_by)"},
+		"                      AND COALESCE(e.requested_claim, e.requested_by) <> COALESCE(e.erased_claim, e.erased_by)"
+		"                      AND (e.requested_by <> e.erased_by OR e.requested_claim IS NOT NULL AND e.erased_claim IS NOT NULL))"},
 	{ALWAYS,
 		"SELECT 'erased members can come back', 'rebate_data.former_secret', 'Without the secret no old key is recognized.'"
 		" WHERE EXISTS (SELECT FROM rebate_data.former_member)"

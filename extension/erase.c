@@ -13,6 +13,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -27,6 +28,7 @@
 #include "former.h"
 #include "guard.h"
 #include "order.h"
+#include "person.h"
 #include "post_member.h"
 #include "read.h"
 #include "reconcile.h"
@@ -232,6 +234,9 @@ rebate_request_erasure(PG_FUNCTION_ARGS)
 {
 	Store	   *store = begin_call(RIGHT_ADMIN | RIGHT_OPERATOR, "rebate.request_erasure", true);
 	char	   *member = member_argument(fcinfo, 0, "the member");
+	Person		person = person_now();
+	StoreSpi	scope;
+	SqlParams	params = {0};
 
 	check_current(store, member);
 	if (!has_account(store, member))
@@ -239,10 +244,17 @@ rebate_request_erasure(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_NO_DATA_FOUND),
 				 errmsg("member \"%s\" has no account", member),
 				 errhint("rebate.erase_member() erases him at once.")));
-	(void) run_about(store, "INSERT INTO rebate_data.erasure_request (member) VALUES ($1)"
-					 " ON CONFLICT (member) DO UPDATE"
-					 " SET requested_at = excluded.requested_at, requested_by = excluded.requested_by",
-					 member, NULL, SPI_OK_INSERT);
+	sql_text(&params, member);
+	sql_text(&params, person.login);
+	sql_param(&params, OIDOID, ObjectIdGetDatum(person.login_id), false);
+	sql_text(&params, person.claim);
+	store_spi_begin(store, &scope);
+	sql_run("INSERT INTO rebate_data.erasure_request (member, requested_by, requested_by_id, requested_claim)"
+			" VALUES ($1, $2, $3, $4)"
+			" ON CONFLICT (member) DO UPDATE SET requested_at = excluded.requested_at,"
+			"   requested_by = excluded.requested_by, requested_by_id = excluded.requested_by_id,"
+			"   requested_claim = excluded.requested_claim", &params, SPI_OK_INSERT);
+	store_spi_end(&scope);
 	PG_RETURN_VOID();
 }
 
@@ -258,22 +270,65 @@ rebate_withdraw_erasure(PG_FUNCTION_ARGS)
 							 member, NULL, SPI_OK_DELETE) > 0);
 }
 
+/* Who asked to erase the member; false: nobody.  The request is locked. */
+static bool
+read_request(Store *store, const char *member, Person *by)
+{
+	MemoryContext context = CurrentMemoryContext;
+	StoreSpi	scope;
+	SqlParams	params = {0};
+	bool		found;
+	bool		isnull;
+
+	sql_text(&params, member);
+	store_spi_begin(store, &scope);
+	found = sql_run("SELECT requested_by, requested_by_id, requested_claim FROM rebate_data.erasure_request"
+					" WHERE member = $1 COLLATE \"C\" FOR UPDATE", &params, SPI_OK_SELECT) > 0;
+	if (found)
+	{
+		by->login = sql_get_text(0, 1, context);
+		by->login_id = DatumGetObjectId(sql_get(0, 2, &isnull));
+		by->claim = sql_get_text(0, 3, context);
+	}
+	store_spi_end(&scope);
+	return found;
+}
+
 /* A balance is written off by two people: raise unless somebody else asked for it. */
 static void
 check_request(Store *store, const char *member)
 {
-	if (run_about(store, "SELECT FROM rebate_data.erasure_request WHERE member = $1 COLLATE \"C\""
-				  " FOR UPDATE", member, NULL, SPI_OK_SELECT) == 0)
+	Person		by;
+	Person		person = person_now();
+
+	if (!read_request(store, member, &by))
 		ereport(ERROR,
 				(errcode(ERRCODE_RB_ERASURE_REFUSED),
 				 errmsg("nobody has asked to write off what the member has"),
 				 errhint("Let somebody else call rebate.request_erasure() first.")));
-	if (run_about(store, "SELECT FROM rebate_data.erasure_request WHERE member = $1 COLLATE \"C\""
-				  " AND requested_by = session_user", member, NULL, SPI_OK_SELECT) > 0)
+	if (person_same(&by, &person))
 		ereport(ERROR,
 				(errcode(ERRCODE_RB_ERASURE_REFUSED),
 				 errmsg("who asks to write off a balance cannot agree to it"),
 				 errdetail("It takes two people, with logins of their own.")));
+}
+
+/* Write down who was erased, by whom, and who had asked for it. */
+static void
+record_erasure(Store *store, const MemberChange *change)
+{
+	StoreSpi	scope;
+	SqlParams	params = {0};
+
+	sql_text(&params, change->member);
+	sql_text(&params, change->now);
+	sql_text(&params, person_now().claim);
+	store_spi_begin(store, &scope);
+	sql_run("INSERT INTO rebate_data.erasure (member, erased_claim, requested_at, requested_by, requested_claim)"
+			" SELECT $2, $3, r.requested_at, r.requested_by, r.requested_claim"
+			"   FROM (VALUES (true)) v LEFT JOIN rebate_data.erasure_request r ON r.member = $1 COLLATE \"C\"",
+			&params, SPI_OK_INSERT);
+	store_spi_end(&scope);
 }
 
 /* What stands for an erased key: random, so that it leads to nobody */
@@ -467,10 +522,7 @@ rebate_erase_member(PG_FUNCTION_ARGS)
 	{
 		former_redirect(store, change.member, NULL);
 		former_record(store, change.now, NULL);
-		(void) run_about(store, "INSERT INTO rebate_data.erasure (member, requested_at, requested_by)"
-						 " SELECT $2, r.requested_at, r.requested_by"
-						 "   FROM (VALUES (true)) v LEFT JOIN rebate_data.erasure_request r"
-						 "     ON r.member = $1 COLLATE \"C\"", change.member, change.now, SPI_OK_INSERT);
+		record_erasure(store, &change);
 	}
 	else
 		ereport(NOTICE,
@@ -495,6 +547,9 @@ rebate_erase_member(PG_FUNCTION_ARGS)
  *----------------------------------------------------------------------------
  */
 
+/* As person_text() has it */
+#define PERSON_TEXT(act)	act "_by || COALESCE(', for ' || " act "_claim, '')"
+
 static Datum
 return_list(FunctionCallInfo fcinfo, Store *store, const char *sql)
 {
@@ -516,7 +571,7 @@ rebate_erasure_requests(PG_FUNCTION_ARGS)
 								   "rebate.erasure_requests", false);
 
 	return return_list(fcinfo, store,
-					   "SELECT member, requested_at, requested_by FROM rebate_data.erasure_request"
+					   "SELECT member, requested_at, " PERSON_TEXT("requested") " FROM rebate_data.erasure_request"
 					   " ORDER BY requested_at, member");
 }
 
@@ -528,6 +583,6 @@ rebate_erasures(PG_FUNCTION_ARGS)
 								   "rebate.erasures", false);
 
 	return return_list(fcinfo, store,
-					   "SELECT member, erased_at, erased_by, requested_at, requested_by"
+					   "SELECT member, erased_at, " PERSON_TEXT("erased") ", requested_at, " PERSON_TEXT("requested")
 					   "  FROM rebate_data.erasure ORDER BY erased_at, member");
 }

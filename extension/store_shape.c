@@ -203,12 +203,13 @@ static const struct
 	},
 	[ST_ERASURE] = {
 		"erasure", false,
-		"member text/C!, erased_at timestamptz!=, erased_by text!=, requested_at timestamptz, "
-		"requested_by text", 2
+		"member text/C!, erased_at timestamptz!=, erased_by text!=, erased_claim text, "
+		"requested_at timestamptz, requested_by text, requested_claim text", 2
 	},
 	[ST_ERASURE_REQUEST] = {
 		"erasure_request", false,
-		"member text/C!, requested_at timestamptz!=, requested_by text!=", 2
+		"member text/C!, requested_at timestamptz!=, requested_by text!, requested_by_id oid!, "
+		"requested_claim text", 2
 	},
 	[ST_LEDGER] = {
 		"ledger", EXACT,

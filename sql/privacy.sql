@@ -116,6 +116,16 @@ SELECT rebate.erase_member('alice', true);
 RESET SESSION AUTHORIZATION;
 SET SESSION AUTHORIZATION rebate_test_agrees;
 SELECT rebate.erase_member('bob', true);
+-- who asked is no second person through a gateway; another one whom it names is, and is written down
+BEGIN;
+SELECT rebate.on_behalf_of('rebate_test_asks');
+SELECT rebate.erase_member('alice', true);
+ROLLBACK;
+BEGIN;
+SELECT rebate.on_behalf_of('vera');
+SELECT length(rebate.erase_member('nina', true));
+SELECT erased_by, requested_by FROM rebate.erasures();
+ROLLBACK;
 SELECT length(rebate.erase_member('alice', true));
 SELECT length(rebate.erase_member('nina', true));
 RESET SESSION AUTHORIZATION;
@@ -218,6 +228,9 @@ CREATE FUNCTION listed() RETURNS SETOF text LANGUAGE sql AS $$ SELECT concat_ws(
 -- what is listed is there, and nobody forgot to say what becomes of it
 SELECT listed() EXCEPT
 SELECT concat_ws('.', n.nspname, c.relname, a.attname) FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace;
+-- each column once
+SELECT listed, count(*) FROM listed() listed GROUP BY 1 HAVING count(*) > 1;
+
 -- a new column that can hold a text is in rebate.personal_data(), or among these, which tell of no person
 SELECT format('%s.%s.%s', n.nspname, c.relname, a.attname) AS not_listed FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname IN ('rebate', 'rebate_data') AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped

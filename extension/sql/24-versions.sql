@@ -81,15 +81,19 @@ CREATE TABLE rebate_data.erasure (
 	member			text COLLATE "C" PRIMARY KEY,
 	erased_at		timestamptz NOT NULL DEFAULT pg_catalog.now(),
 	erased_by		text NOT NULL DEFAULT session_user,
+	erased_claim	text,
 	requested_at	timestamptz,
-	requested_by	text
+	requested_by	text,
+	requested_claim	text
 );
-COMMENT ON TABLE rebate_data.erasure IS 'erased members by pseudonym: who erased them, and who asked for it where a balance was written off';
+COMMENT ON TABLE rebate_data.erasure IS 'erased members by pseudonym: who erased them, and who asked for it where a balance was written off; a claim is the person that a gateway named';
 
 CREATE TABLE rebate_data.erasure_request (
 	member			text COLLATE "C" PRIMARY KEY,
 	requested_at	timestamptz NOT NULL DEFAULT pg_catalog.now(),
-	requested_by	text NOT NULL DEFAULT session_user
+	requested_by	text NOT NULL,
+	requested_by_id	oid NOT NULL,
+	requested_claim	text
 );
 COMMENT ON TABLE rebate_data.erasure_request IS 'members to be erased although they have a balance, once somebody else agrees';
 
