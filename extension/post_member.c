@@ -94,9 +94,6 @@ has_balance(HeapTuple account)
 static void
 refuse_balances(Posting *p)
 {
-	static const char *const buckets[NUM_BUCKETS] = {
-		"tracked", "pending", "maturing", "available", "held"
-	};
 	StringInfoData detail;
 
 	initStringInfo(&detail);
@@ -112,7 +109,7 @@ refuse_balances(Posting *p)
 				continue;
 			if (detail.len > 0)
 				appendStringInfoString(&detail, ", ");
-			appendStringInfo(&detail, "%s %s %s", buckets[b],
+			appendStringInfo(&detail, "%s %s %s", bucket_names[b],
 							 DatumGetCString(DirectFunctionCall1(numeric_out,
 																 NumericGetDatum(int64_div_fast_to_numeric(row->balance[b],
 																										   currency ? currency->scale : 0)))),

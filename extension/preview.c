@@ -239,9 +239,6 @@ decide_new_order(void *arg)
 static void
 preview_postings(Explain *e, bool entries)
 {
-	static const char *const buckets[NUM_BUCKETS] = {
-		"tracked", "pending", "maturing", "available", "held"
-	};
 	MemoryContext context = CurrentMemoryContext;
 	Decision   *d = e->decision;
 	StoreSpi	scope;
@@ -249,7 +246,7 @@ preview_postings(Explain *e, bool entries)
 	for (int i = 0; d && i < d->nwishes; i++)
 	{
 		Wish	   *wish = &d->wishes[i];
-		const char *bucket = buckets[wish->bucket];
+		const char *bucket = bucket_names[wish->bucket];
 		SqlParams	params = {0};
 		char	   *rule;
 		char	   *house;
