@@ -43,6 +43,7 @@ static MemoryContext granted_context = NULL;
 static Granted *granted;
 static int	ngranted;
 static bool granted_valid = false;
+static uint64 granted_changes = 0;	/* counted by the callbacks */
 static Oid	granted_relid = InvalidOid;
 
 /* The table changed, or is another one. */
@@ -50,7 +51,10 @@ static void
 relcache_callback(Datum arg, Oid relid)
 {
 	if (relid == InvalidOid || relid == granted_relid)
+	{
 		granted_valid = false;
+		granted_changes++;
+	}
 }
 
 /* A role was made, renamed or dropped. */
@@ -58,6 +62,7 @@ static void
 role_callback(Datum arg, int cacheid, uint32 hashvalue)
 {
 	granted_valid = false;
+	granted_changes++;
 }
 
 void
@@ -106,12 +111,16 @@ add_granted(HeapTuple tuple, TupleDesc desc, int *allocated)
 
 /*
  * Read the table under the newest snapshot, until nothing of it changed while it
- * was read.
+ * was read.  What an error leaves half read does not count.
  */
 static void
 read_granted(Store *store)
 {
-	while (!granted_valid)
+	uint64		before;
+
+	if (granted_valid)
+		return;
+	do
 	{
 		Relation	rel = store_open(store, ST_GRANTED_RIGHT, AccessShareLock);
 		Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
@@ -128,7 +137,7 @@ read_granted(Store *store)
 		granted = palloc(sizeof(Granted) * allocated);
 		ngranted = 0;
 		granted_relid = RelationGetRelid(rel);
-		granted_valid = true;
+		before = granted_changes;
 		scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
 		while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 			add_granted(tuple, RelationGetDescr(rel), &allocated);
@@ -136,7 +145,8 @@ read_granted(Store *store)
 		MemoryContextSwitchTo(old);
 		UnregisterSnapshot(snapshot);
 		table_close(rel, AccessShareLock);
-	}
+	} while (before != granted_changes);
+	granted_valid = true;
 }
 
 /* What has been granted to a role, or to one that it has the privileges of */
