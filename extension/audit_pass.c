@@ -203,6 +203,7 @@ load_accounts(LedgerPass *pass)
 		HeapTuple	tuple = ExecFetchSlotHeapTuple(slot, false, NULL);
 		int64		id = ((Form_account) GETSTRUCT(tuple))->account_id;
 		PassAccount *account;
+		char	   *currency;
 		bool		isnull;
 		bool		found;
 
@@ -212,8 +213,9 @@ load_accounts(LedgerPass *pass)
 		account = account_insert(pass->accounts, id, &found);
 		if (found)
 			pass->doubt.any = true;
-		account->currency =
-			names_currency(&pass->names, TextDatumGetCString(slot_getattr(slot, AC_CURRENCY, &isnull)));
+		currency = TextDatumGetCString(slot_getattr(slot, AC_CURRENCY, &isnull));
+		account->currency = names_currency(&pass->names, currency);
+		pfree(currency);
 		account->last_seq = account->check = 0;
 		account->posted_at = PG_INT64_MIN;
 		memset(account->balance, 0, sizeof(account->balance));
