@@ -190,7 +190,6 @@ rebate_replace_member(PG_FUNCTION_ARGS)
 {
 	Store	   *store = begin_call(RIGHT_ADMIN | RIGHT_OPERATOR, "rebate.replace_member", true);
 	MemberChange change = {.member = member_argument(fcinfo, 0, "the old key")};
-	bool		swap;
 
 	require_new_snapshots("rebate.replace_member");
 	change.now = member_argument(fcinfo, 1, "the new key");
@@ -198,10 +197,7 @@ rebate_replace_member(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the new key is the old one")));
-	/* in one order, whoever else changes the two */
-	swap = strcmp(change.member, change.now) > 0;
-	former_lock_change(swap ? change.now : change.member);
-	former_lock_change(swap ? change.member : change.now);
+	former_lock_change((const char *const[]) {change.member, change.now}, 2);
 	check_current(store, change.member);
 	check_new_key(store, change.member, change.now);
 
@@ -510,7 +506,7 @@ rebate_erase_member(PG_FUNCTION_ARGS)
 	bool		again;
 
 	require_new_snapshots("rebate.erase_member");
-	former_lock_change(change.member);
+	former_lock_change(&change.member, 1);
 	again = former_find_now(store, change.member, &now) == FORMER_ERASED;
 	if (!again)
 		check_current(store, change.member);

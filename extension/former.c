@@ -274,29 +274,36 @@ compare_hashes(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-void
-former_lock_open(const char *const *keys, int n)
+/* Lock keys, in the order of their hashes: two who lock several do not wait for each other. */
+static void
+lock_keys(const char *const *keys, int n, LOCKMODE mode)
 {
 	uint64		hashes[MAX_KEY_LOCKS];
 
-	if (nkey_locks + n > MAX_KEY_LOCKS)
-	{
-		acquire(LOCK_CLASS_KEYS, 0, ShareLock);
-		return;
-	}
 	for (int i = 0; i < n; i++)
 		hashes[i] = hash_key(keys[i]);
 	qsort(hashes, n, sizeof(uint64), compare_hashes);
 	for (int i = 0; i < n; i++)
-		acquire(LOCK_CLASS_KEY, hashes[i], ShareLock);
-	nkey_locks += n;
+		acquire(LOCK_CLASS_KEY, hashes[i], mode);
 }
 
 void
-former_lock_change(const char *key)
+former_lock_open(const char *const *keys, int n)
 {
+	/* once all are locked no other lock is asked for, also after a rollback to before */
+	nkey_locks = Min(nkey_locks + n, MAX_KEY_LOCKS + 1);
+	if (nkey_locks > MAX_KEY_LOCKS)
+		acquire(LOCK_CLASS_KEYS, 0, ShareLock);
+	else
+		lock_keys(keys, n, ShareLock);
+}
+
+/* The lock of all comes last: who holds that of a key may still want it. */
+void
+former_lock_change(const char *const *keys, int n)
+{
+	lock_keys(keys, n, ExclusiveLock);
 	acquire(LOCK_CLASS_KEYS, 0, RowExclusiveLock);
-	acquire(LOCK_CLASS_KEY, hash_key(key), ExclusiveLock);
 }
 
 void

@@ -47,7 +47,7 @@ extern void former_forget(Store *store, const char *key);
  * from being replaced or erased; the other waits for those who opened any.
  */
 extern void former_lock_open(const char *const *keys, int n);
-extern void former_lock_change(const char *key);
+extern void former_lock_change(const char *const *keys, int n);
 
 /* End of the transaction */
 extern void former_at_xact_end(void);
