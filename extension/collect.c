@@ -511,7 +511,7 @@ record_failures(Store *store, PostOrder *orders, int n)
 			values[2] = CStringGetTextDatum(unpack_sql_state(d->sqlerrcode));
 			values[3] = CStringGetTextDatum(d->error);
 			nulls[4] = d->error_detail ? ' ' : 'n';
-			counters_add(CT_FAILED, 1);
+			counters_add_of(store, orders[i].source_id, CT_FAILED, 1);
 			values[4] = d->error_detail ? CStringGetTextDatum(d->error_detail) : (Datum) 0;
 			if (SPI_execute_with_args("INSERT INTO rebate_data.failure AS f VALUES"
 									  " ($1, $2, $3, $4, $5, now(), now(), 1)"

@@ -515,7 +515,8 @@ count_batch(const CollectBatch *batch)
 		[COLLECT_DELETE] = CT_DELETED
 	};
 
-	counters_add(of_event[batch->event], batch->ncollected);
+	counters_add_of(batch->store, batch->source->source_id, of_event[batch->event],
+					batch->ncollected);
 }
 
 /* Decide the rows of a batch, collect them, warn once of those that failed. */
@@ -529,7 +530,7 @@ collect_rows(CollectBatch *batch)
 	if (defer_active())
 	{
 		defer_rows(batch);
-		counters_add(CT_DEFERRED, batch->ncollected);
+		counters_add_of(batch->store, batch->source->source_id, CT_DEFERRED, batch->ncollected);
 		count_batch(batch);
 		return;
 	}

@@ -7,6 +7,9 @@
  * atomic additions a transaction, no lock, nothing that can fail.  Without
  * shared memory (the library is not preloaded, or all places are taken) a
  * session knows of itself only.
+ *
+ * What is counted of each attached table goes the same way, and is part of the
+ * sums of the database.
  */
 #include "rebate.h"
 
@@ -17,6 +20,15 @@
 
 #include "counters.h"
 #include "ring.h"
+#include "table_counters.h"
+
+/* What it has done to one attached table */
+typedef struct TableCounts
+{
+	struct TableCounts *next;
+	TableKey	key;			/* 0: of none yet */
+	int64		counts[NUM_TABLE_COUNTERS];
+} TableCounts;
 
 /* What a subtransaction has done that is not rolled back yet */
 typedef struct CounterLevel
@@ -24,6 +36,7 @@ typedef struct CounterLevel
 	struct CounterLevel *upper;
 	SubTransactionId sub;
 	int64		counts[NUM_COMMITTED_COUNTERS];
+	TableCounts tables;			/* the first; most have no other */
 } CounterLevel;
 
 bool		rebate_track_timing = false;
@@ -83,6 +96,33 @@ counters_add(Counter counter, int64 n)
 	level->counts[counter] += n;
 }
 
+/* The counts of one table in a level, made if missing */
+static TableCounts *
+table_counts(CounterLevel *in, TableKey key)
+{
+	TableCounts *last = &in->tables;
+
+	while (last->key != key && last->next)
+		last = last->next;
+	if (last->key != key && last->key != 0)
+	{
+		last->next = MemoryContextAllocZero(TopTransactionContext, sizeof(TableCounts));
+		last = last->next;
+	}
+	last->key = key;
+	return last;
+}
+
+void
+counters_add_of(Store *store, int32 source_id, Counter counter, int64 n)
+{
+	Assert(counter >= FIRST_TABLE_COUNTER && counter < NUM_COMMITTED_COUNTERS);
+	if (n == 0)
+		return;
+	counters_add(counter, n);
+	table_counts(level, table_key(store, source_id))->counts[counter - FIRST_TABLE_COUNTER] += n;
+}
+
 void
 counters_at_subcommit(SubTransactionId my, SubTransactionId parent)
 {
@@ -97,6 +137,13 @@ counters_at_subcommit(SubTransactionId my, SubTransactionId parent)
 	}
 	for (int i = 0; i < NUM_COMMITTED_COUNTERS; i++)
 		inner->upper->counts[i] += inner->counts[i];
+	for (TableCounts *of = &inner->tables; of && of->key != 0; of = of->next)
+	{
+		TableCounts *to = table_counts(inner->upper, of->key);
+
+		for (int i = 0; i < NUM_TABLE_COUNTERS; i++)
+			to->counts[i] += of->counts[i];
+	}
 	level = inner->upper;
 }
 
@@ -179,6 +226,8 @@ counters_at_xact_end(bool committed)
 			level->counts[CT_TRANSACTIONS] = 1;
 			for (int i = 0; i < NUM_COMMITTED_COUNTERS; i++)
 				publish(i, level->counts[i]);
+			for (TableCounts *of = &level->tables; database && of && of->key != 0; of = of->next)
+				table_counters_add(ring_tables(database), of->key, of->counts);
 		}
 	}
 	if (any_kept)
@@ -215,6 +264,15 @@ counters_read(uint64 totals[NUM_COUNTERS], TimestampTz *since_when)
 	*since_when = db->counting_since;
 	ring_unlock();
 	return true;
+}
+
+bool
+counters_read_of(Store *store, int32 source_id, uint64 totals[NUM_TABLE_COUNTERS],
+				 TimestampTz *last_order)
+{
+	RingDatabase *db = ring_exists() ? ring_database() : NULL;
+
+	return db && table_counters_read(ring_tables(db), table_key(store, source_id), totals, last_order);
 }
 
 void

@@ -7,11 +7,13 @@
 
 #include "rebate.h"
 #include "port/atomics.h"
+#include "store.h"
 
 /*
  * The first count only what was committed (or prepared): what a subtransaction or
  * transaction that was rolled back had done is not in them.  The others count what
- * happened, however its transaction ended.
+ * happened, however its transaction ended.  Those from CT_INSERTED on are counted
+ * of each attached table, too, see table_counters.h.
  */
 typedef enum Counter
 {
@@ -50,6 +52,10 @@ typedef union CounterShard
 	char		pad[TYPEALIGN(PG_CACHE_LINE_SIZE, sizeof(pg_atomic_uint64) * NUM_COUNTERS)];
 } CounterShard;
 
+/* Those that are counted of each attached table */
+#define FIRST_TABLE_COUNTER		CT_INSERTED
+#define NUM_TABLE_COUNTERS		(NUM_COMMITTED_COUNTERS - FIRST_TABLE_COUNTER)
+
 /* What a session is busy with; time is counted for the innermost */
 typedef enum Activity
 {
@@ -63,6 +69,9 @@ extern bool rebate_track_timing;
 
 extern void counters_add(Counter counter, int64 n);
 
+/* The same for one of those that are counted of each attached table */
+extern void counters_add_of(Store *store, int32 source_id, Counter counter, int64 n);
+
 /* Begin an activity; returns what goes on around it, for counters_leave() */
 extern Activity counters_enter(Activity activity);
 extern void counters_leave(Activity previous);
@@ -72,6 +81,14 @@ extern void counters_leave(Activity previous);
  * this session; returns which, and since when they count.
  */
 extern bool counters_read(uint64 totals[NUM_COUNTERS], TimestampTz *since);
+
+/*
+ * What was counted of one attached table, by the order of the counters, and when the
+ * last transaction that wrote orders of it has ended (0: none has).  Returns false if
+ * it has no counters: there is no shared memory, or all places are taken.
+ */
+extern bool counters_read_of(Store *store, int32 source_id, uint64 totals[NUM_TABLE_COUNTERS],
+							 TimestampTz *last_order);
 
 /* Start again at zero */
 extern void counters_reset(void);

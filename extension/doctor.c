@@ -18,6 +18,7 @@
 
 #include "api.h"
 #include "collect.h"
+#include "counters.h"
 #include "delivery.h"
 #include "doctor.h"
 #include "rights.h"
@@ -193,6 +194,39 @@ check_delivery(ReturnSetInfo *result)
 	return fine;
 }
 
+/* Whether all attached tables have a place among the counters */
+static void
+check_statistics(Store *store, ReturnSetInfo *result)
+{
+	int			left_out = 0;
+
+	if (ring_exists() && ring_database())
+	{
+		StoreSpi	scope;
+		uint64		n;
+
+		store_spi_begin(store, &scope);
+		n = sql_run("SELECT source_id FROM rebate_data.source WHERE detached_at IS NULL", NULL,
+					SPI_OK_SELECT);
+		for (uint64 row = 0; row < n; row++)
+		{
+			uint64		totals[NUM_TABLE_COUNTERS];
+			TimestampTz last_order;
+
+			left_out += !counters_read_of(store, sql_get_int(row, 1, 0), totals, &last_order);
+		}
+		store_spi_end(&scope);
+	}
+	if (left_out > 0)
+		doctor_say(result, "statistics", "rebate.counted_tables", "notice",
+				   psprintf("attached tables that rebate.stat_tables does not count: %d; all places are taken",
+							left_out),
+				   psprintf("ALTER SYSTEM SET rebate.counted_tables = %d -- and restart",
+							Min(2 * rebate_counted_tables, 65536)));
+	else
+		doctor_say(result, "statistics", NULL, "ok", NULL, NULL);
+}
+
 static void
 say_clock(void *arg, const char *subject, const char *status, const char *detail,
 		  const char *remedy)
@@ -264,6 +298,7 @@ rebate_doctor(PG_FUNCTION_ARGS)
 		doctor_say(result, "sandbox", STORE_SCHEMA, "notice",
 				   "made as a sandbox: rebate.reset() empties its ledger", NULL);
 	run_checks(store, result, doctor_server_queries, relids);
+	check_statistics(store, result);
 	if (store->version >= shape_table_since(ST_GRANTED_RIGHT))
 		run_checks(store, result, doctor_rights_queries, relids);
 	run_checks(store, result, doctor_table_queries, relids);

@@ -293,6 +293,23 @@ write_posting(Posting *p)
 	post_write_entries(p);
 }
 
+/* The orders of a posting, for the statistics; those of a table mostly stand together */
+static void
+count_orders(const Posting *p)
+{
+	int			n = 0;
+
+	for (int i = 0; i < p->norders; i++)
+	{
+		n++;
+		if (i + 1 == p->norders || p->orders[i + 1].source_id != p->orders[i].source_id)
+		{
+			counters_add_of(p->store, p->orders[i].source_id, CT_POSTED, n);
+			n = 0;
+		}
+	}
+}
+
 void
 post_orders(Store *store, PostOrder *orders, int n)
 {
@@ -324,7 +341,7 @@ post_orders(Store *store, PostOrder *orders, int n)
 
 	write_posting(&p);
 	end_posting(&p);
-	counters_add(CT_POSTED, n);
+	count_orders(&p);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 }
@@ -340,7 +357,7 @@ post_sorted_orders(Store *store, PostOrder *orders, int n, OrderKeys *keys)
 	begin_posting(&p, store, orders, n, keys);
 	write_posting(&p);
 	end_posting(&p);
-	counters_add(CT_POSTED, n);
+	count_orders(&p);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 }
@@ -380,7 +397,7 @@ post_new_order(Store *store, PostOrder *order)
 	{
 		post_finish_accruals(&p);
 		post_write_waiting(&p);
-		counters_add(CT_POSTED, 1);
+		count_orders(&p);
 	}
 
 	end_posting(&p);

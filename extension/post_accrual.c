@@ -294,11 +294,24 @@ insert_sorted_accruals(Posting *p)
 static void
 count_rebates(const Posting *p)
 {
+	int32		source_id = 0;
 	int			n = 0;
 
 	for (int i = 0; i < p->nwrites; i++)
-		n += p->writes[i].oldtuple == NULL && p->writes[i].account_id != 0;
-	counters_add(CT_REBATES, n);
+	{
+		const AccrualWrite *write = &p->writes[i];
+
+		if (write->oldtuple || write->account_id == 0)
+			continue;
+		if (write->order->source_id != source_id)
+		{
+			counters_add_of(p->store, source_id, CT_REBATES, n);
+			source_id = write->order->source_id;
+			n = 0;
+		}
+		n++;
+	}
+	counters_add_of(p->store, source_id, CT_REBATES, n);
 }
 
 void

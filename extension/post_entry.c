@@ -117,6 +117,23 @@ post_form_entries(Posting *p, PostAccount *account)
 	return newtuple;
 }
 
+/* The entries of an account, for the statistics */
+static void
+count_entries(const Posting *p, const PostAccount *account)
+{
+	int			n = 0;
+
+	for (const Movement *m = account->first; m; m = m->next)
+	{
+		n++;
+		if (m->next == NULL || m->next->source_id != m->source_id)
+		{
+			counters_add_of(p->store, m->source_id, CT_ENTRIES, n);
+			n = 0;
+		}
+	}
+}
+
 /*
  * Bring the row of an account along.  The update is what serialises postings of
  * the account.
@@ -129,8 +146,7 @@ post_replace_account(Posting *p, PostAccount *account, HeapTuple newtuple)
 
 	if (result == TM_Ok)
 	{
-		counters_add(CT_ENTRIES, ((Form_account) GETSTRUCT(newtuple))->last_entry -
-					 ((Form_account) GETSTRUCT(account->tuple))->last_entry);
+		count_entries(p, account);
 		delivery_posted(account->account_id, account->tuple,
 						RelationGetDescr(p->account_table.rel),
 						((Form_account) GETSTRUCT(newtuple))->last_entry);

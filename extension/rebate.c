@@ -25,6 +25,7 @@
 #include "rules.h"
 #include "source.h"
 #include "store.h"
+#include "table_counters.h"
 #include "trigger.h"
 #include "truncating.h"
 #include "utility.h"
@@ -198,6 +199,12 @@ _PG_init(void)
 	DefineCustomIntVariable("rebate.max_databases",
 							"Databases that can have a worker.",
 							NULL, &rebate_max_databases, 8, 1, 1024,
+							process_shared_preload_libraries_in_progress ? PGC_POSTMASTER : PGC_SIGHUP,
+							0, NULL, NULL, NULL);
+	DefineCustomIntVariable("rebate.counted_tables",
+							"Attached tables of a database that are counted one by one.",
+							"See rebate.stat_tables; each takes 520 bytes of shared memory in each of rebate.max_databases.",
+							&rebate_counted_tables, 128, 1, 65536,
 							process_shared_preload_libraries_in_progress ? PGC_POSTMASTER : PGC_SIGHUP,
 							0, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("rebate");

@@ -35,6 +35,7 @@ int			rebate_max_databases = 8;
 
 static RingControl *control = NULL;
 static RingPlace *places = NULL;	/* of all databases, one after the other */
+static char *tables = NULL;		/* the same */
 static RingDatabase *mine = NULL;
 
 static shmem_request_hook_type previous_shmem_request = NULL;
@@ -53,12 +54,24 @@ places_size(void)
 	return mul_size(mul_size(sizeof(RingPlace), rebate_ring_size), rebate_max_databases);
 }
 
+static Size
+tables_size(void)
+{
+	return mul_size(table_counters_size(), rebate_max_databases);
+}
+
+static Size
+total_size(void)
+{
+	return add_size(add_size(control_size(), tables_size()), places_size());
+}
+
 static void
 shmem_request(void)
 {
 	if (previous_shmem_request)
 		previous_shmem_request();
-	RequestAddinShmemSpace(add_size(control_size(), places_size()));
+	RequestAddinShmemSpace(total_size());
 	RequestNamedLWLockTranche("rebate", 1);
 }
 
@@ -71,8 +84,9 @@ shmem_startup(void)
 		previous_shmem_startup();
 
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	control = ShmemInitStruct("rebate ring", add_size(control_size(), places_size()), &found);
-	places = (RingPlace *) ((char *) control + control_size());
+	control = ShmemInitStruct("rebate ring", total_size(), &found);
+	tables = (char *) control + control_size();
+	places = (RingPlace *) (tables + tables_size());
 	if (!found)
 	{
 		memset(control, 0, control_size());
@@ -98,6 +112,7 @@ shmem_startup(void)
 			for (int j = 0; j < COUNTER_SHARDS; j++)
 				for (int k = 0; k < NUM_COUNTERS; k++)
 					pg_atomic_init_u64(&db->counters[j].counts[k], 0);
+			table_counters_init(ring_tables(db));
 		}
 		for (Size i = 0; i < (Size) rebate_ring_size * rebate_max_databases; i++)
 			pg_atomic_init_u64(&places[i].number, 0);
@@ -155,6 +170,12 @@ ring_find(Oid dbid)
 	return db;
 }
 
+TablePlace *
+ring_tables(RingDatabase *db)
+{
+	return (TablePlace *) (tables + (db - control->databases) * table_counters_size());
+}
+
 static void
 clear(pg_atomic_uint64 *counter)
 {
@@ -168,6 +189,7 @@ reset_locked(RingDatabase *db)
 	for (int i = 0; i < COUNTER_SHARDS; i++)
 		for (int j = 0; j < NUM_COUNTERS; j++)
 			clear(&db->counters[i].counts[j]);
+	table_counters_reset(ring_tables(db));
 	clear(&db->overflows);
 	clear(&db->sweeps);
 	clear(&db->hints);
@@ -205,6 +227,7 @@ ring_database(void)
 			mine->asked_at = 0;
 			mine->seen.valid = false;
 			reset_locked(mine);
+			table_counters_forget(ring_tables(mine));
 			/* places keep the numbers of who had them before, so go on from there */
 			pg_atomic_write_u64(&mine->tail, pg_atomic_read_u64(&mine->head));
 		}

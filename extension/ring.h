@@ -13,6 +13,7 @@
 #include "counters.h"
 #include "port/atomics.h"
 #include "storage/latch.h"
+#include "table_counters.h"
 #include "utils/uuid.h"
 
 /* Entries of one account that a transaction has posted */
@@ -88,6 +89,9 @@ extern RingDatabase *ring_database(void);
 
 /* The place of any database, or NULL */
 extern RingDatabase *ring_find(Oid dbid);
+
+/* What its sessions count of each attached table */
+extern TablePlace *ring_tables(RingDatabase *db);
 
 /* Give the place of a dropped database back */
 extern void ring_forget(Oid dbid);

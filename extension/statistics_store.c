@@ -1,6 +1,6 @@
 /*
  * statistics_store.c
- *	  The views rebate.stat_jobs and rebate.stat_backlog, which read the store.
+ *	  The views rebate.stat_jobs, stat_backlog and stat_tables, which read the store.
  *
  * They are read each few seconds for years, so each figure comes by an index,
  * and no more than BACKLOG_COUNTED rows of anything are counted.
@@ -16,12 +16,14 @@
 
 #include "api.h"
 #include "clock.h"
+#include "counters.h"
 #include "read.h"
 #include "statistics.h"
 #include "store.h"
 
 PG_FUNCTION_INFO_V1(rebate_stat_jobs);
 PG_FUNCTION_INFO_V1(rebate_stat_backlog);
+PG_FUNCTION_INFO_V1(rebate_stat_tables);
 
 /*
  * Run a query as the store's owner and return its rows.  Indexes are used whatever
@@ -135,5 +137,51 @@ rebate_stat_backlog(PG_FUNCTION_ARGS)
 	if (store)
 		return_query(fcinfo, store, store->version >= 2 ? BACKLOG(BACKLOG_OF_PERSONS) : BACKLOG(""),
 					 NULL);
+	return (Datum) 0;
+}
+
+/* An attached table, and what shared memory tells of it: nothing, if it has no counters */
+static void
+return_table(ReturnSetInfo *result, Store *store, Datum source, int32 source_id)
+{
+	uint64		totals[NUM_TABLE_COUNTERS];
+	TimestampTz last_order;
+	Datum		values[NUM_TABLE_COUNTERS + 2] = {source};
+	bool		nulls[NUM_TABLE_COUNTERS + 2];
+	bool		counted = counters_read_of(store, source_id, totals, &last_order);
+
+	memset(nulls, !counted, sizeof(nulls));
+	nulls[0] = false;
+	for (int i = 0; counted && i < NUM_TABLE_COUNTERS; i++)
+		values[i + 1] = Int64GetDatum((int64) totals[i]);
+	values[NUM_TABLE_COUNTERS + 1] = TimestampTzGetDatum(last_order);
+	nulls[NUM_TABLE_COUNTERS + 1] |= last_order == 0;
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
+/* rebate.get_stat_tables(): the columns after the first are in the order of the counters */
+Datum
+rebate_stat_tables(PG_FUNCTION_ARGS)
+{
+	Store	   *store;
+	StoreSpi	scope;
+	uint64		n;
+
+	statistics_check_user("rebate.stat_tables");
+	InitMaterializedSRF(fcinfo, 0);
+	store = store_get(true);
+	if (store == NULL)
+		return (Datum) 0;
+	store_spi_begin(store, &scope);
+	n = sql_run("SELECT relation_name, source_id FROM rebate_data.source WHERE detached_at IS NULL"
+				" ORDER BY relation_name COLLATE \"C\"", NULL, SPI_OK_SELECT);
+	for (uint64 row = 0; row < n; row++)
+	{
+		bool		isnull;
+		Datum		source = sql_get(row, 1, &isnull);
+
+		return_table((ReturnSetInfo *) fcinfo->resultinfo, store, source, sql_get_int(row, 2, 0));
+	}
+	store_spi_end(&scope);
 	return (Datum) 0;
 }

@@ -92,9 +92,10 @@ rebate_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 			call_previous(pstmt, query, read_only_tree, context, params, env, dest, qc);
 		}
 		PG_END_ENSURE_ERROR_CLEANUP(let_back, ObjectIdGetDatum(dbid));
-		publisher_let_back(dbid);
+		/* in this order: a worker for what is dropped would keep its place */
 		if (dropped)
 			ring_forget(dbid);
+		publisher_let_back(dbid);
 		return;
 	}
 

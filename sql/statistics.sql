@@ -1,5 +1,5 @@
 --
--- Counters, ages and the progress of jobs: rebate.stat_engine, stat_delivery, stat_jobs, stat_backlog.
+-- Counters, ages and the progress of jobs: rebate.stat_engine, stat_delivery, stat_jobs, stat_backlog, stat_tables.
 --
 SET client_min_messages = warning;
 DROP EXTENSION IF EXISTS rebate CASCADE;
@@ -14,6 +14,7 @@ SELECT count(*) FROM rebate.stat_engine;
 SELECT count(*) FROM rebate.stat_delivery;
 SELECT * FROM rebate.stat_jobs;
 SELECT * FROM rebate.stat_backlog;
+SELECT * FROM rebate.stat_tables;
 
 SET client_min_messages = warning;
 SELECT rebate.create_store();
@@ -100,6 +101,9 @@ INSERT INTO orders VALUES (43, 'eve', 100, 'paid', '2021-01-03'), (44, 'eve', 10
 SELECT kind, source, waiting, CASE WHEN kind IN ('failure', 'deferred') THEN oldest > now() - interval '1 hour' END AS young,
     CASE WHEN kind IN ('mature', 'age') THEN oldest END AS oldest, age >= interval '0' AS aged
 FROM rebate.stat_backlog;
+
+-- of each table shared memory would tell
+SELECT * FROM rebate.stat_tables;
 
 -- jobs: those that never ran, too
 SELECT job, state, batches, done, finished_runs, stopped_runs, total_done FROM rebate.stat_jobs;

@@ -36,11 +36,12 @@ SELECT pg_catalog.string_agg(pg_catalog.format(
 	'GRANT EXECUTE ON ROUTINE %s TO %I; ', p.oid::pg_catalog.regprocedure, owner), '' ORDER BY p.proname, p.oid)
 	|| pg_catalog.format('GRANT SELECT ON rebate.delivery_status, rebate.my_balance, rebate.my_rebates,'
 		' rebate.my_entries, rebate.my_channel, rebate.stat_engine, rebate.stat_delivery,'
-		' rebate.stat_jobs, rebate.stat_backlog TO %I; ', owner)
+		' rebate.stat_jobs, rebate.stat_backlog, rebate.stat_tables TO %I; ', owner)
 	-- monitoring reads statistics, in which there are no values of rows
-	|| 'GRANT SELECT ON rebate.stat_engine, rebate.stat_delivery, rebate.stat_jobs, rebate.stat_backlog TO pg_monitor;'
+	|| 'GRANT SELECT ON rebate.stat_engine, rebate.stat_delivery, rebate.stat_jobs, rebate.stat_backlog,'
+		' rebate.stat_tables TO pg_monitor;'
 		' GRANT EXECUTE ON FUNCTION rebate.get_stat_engine(), rebate.get_stat_delivery(), rebate.get_stat_jobs(),'
-		' rebate.get_stat_backlog() TO pg_monitor; '
+		' rebate.get_stat_backlog(), rebate.get_stat_tables() TO pg_monitor; '
 FROM pg_catalog.pg_proc p
 JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
 JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass

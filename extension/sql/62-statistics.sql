@@ -54,6 +54,19 @@ FROM rebate.get_stat_backlog() b;
 COMMENT ON VIEW rebate.stat_backlog IS 'what waits, how much of it (up to 10,000 are counted), and since when';
 REVOKE ALL ON rebate.stat_backlog FROM PUBLIC;
 
+CREATE FUNCTION rebate.get_stat_tables(
+	OUT source text, OUT inserted bigint, OUT updated bigint, OUT deleted bigint,
+	OUT deferred bigint, OUT posted bigint, OUT failed bigint, OUT rebates bigint,
+	OUT entries bigint, OUT last_order_at timestamptz)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'rebate_stat_tables' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION rebate.get_stat_tables() IS 'the rows of rebate.stat_tables';
+REVOKE ALL ON FUNCTION rebate.get_stat_tables() FROM PUBLIC;
+
+CREATE VIEW rebate.stat_tables WITH (security_barrier) AS SELECT * FROM rebate.get_stat_tables();
+COMMENT ON VIEW rebate.stat_tables IS 'each attached table: what was counted of its orders, null if nothing is counted of it';
+REVOKE ALL ON rebate.stat_tables FROM PUBLIC;
+
 CREATE FUNCTION rebate.stat_reset() RETURNS void
 AS 'MODULE_PATHNAME', 'rebate_stat_reset' LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION rebate.stat_reset() IS 'sets the counters of this database back to zero';

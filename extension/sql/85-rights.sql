@@ -130,11 +130,13 @@ function get_stat_engine admin auditor operator
 function get_stat_delivery admin auditor operator
 function get_stat_jobs admin auditor operator
 function get_stat_backlog admin auditor operator
+function get_stat_tables admin auditor operator
 function stat_reset admin operator
 view stat_engine admin auditor operator
 view stat_delivery admin auditor operator
 view stat_jobs admin auditor operator
 view stat_backlog admin auditor operator
+view stat_tables admin auditor operator
 
 -- archive
 

@@ -103,6 +103,8 @@ SELECT bag_eq($$
     ('get_stat_jobs', 'OUT job text, OUT state text, OUT started_at timestamp with time zone, OUT progress_at timestamp '
         'with time zone, OUT finished_at timestamp with time zone, OUT batches bigint, OUT done bigint, OUT finished_runs bigint, '
         'OUT stopped_runs bigint, OUT total_done bigint', 'SETOF record'),
+    ('get_stat_tables', 'OUT source text, OUT inserted bigint, OUT updated bigint, OUT deleted bigint, OUT deferred bigint, '
+        'OUT posted bigint, OUT failed bigint, OUT rebates bigint, OUT entries bigint, OUT last_order_at timestamp with time zone', 'SETOF record'),
     ('grant_right', 'right_name text, role name', 'boolean'),
     ('map_login', 'login name, member text', 'void'),
     ('my_events', 'after text DEFAULT NULL::text, "limit" integer DEFAULT 100',
@@ -174,7 +176,7 @@ SELECT bag_eq($$
 SELECT views_are('rebate', ARRAY['accruals', 'balances', 'decisions', 'delivery_status', 'entries', 'failed_orders', 'failures',
     'findings', 'freezes', 'granted_rights', 'house_balances', 'jobs', 'ledger_accounts', 'logins', 'my_balance', 'my_channel', 'my_entries',
     'my_rebates', 'rule_drafts', 'rule_versions', 'rules', 'sources', 'stat_backlog',
-    'stat_delivery', 'stat_engine', 'stat_jobs', 'trial_balance']);
+    'stat_delivery', 'stat_engine', 'stat_jobs', 'stat_tables', 'trial_balance']);
 SELECT columns_are('rebate', 'stat_engine', ARRAY['scope', 'transactions', 'rolled_back', 'statements', 'bulk_statements', 'inserted',
     'updated', 'deleted', 'deferred', 'posted', 'failed', 'rebates', 'entries', 'retries', 'conflicts', 'rule_builds', 'collect_time',
     'decide_time', 'post_time', 'stats_reset']);
@@ -183,6 +185,8 @@ SELECT columns_are('rebate', 'stat_delivery', ARRAY['mode', 'worker', 'ring_used
 SELECT columns_are('rebate', 'stat_jobs', ARRAY['job', 'state', 'started_at', 'progress_at', 'finished_at', 'batches', 'done',
     'finished_runs', 'stopped_runs', 'total_done']);
 SELECT columns_are('rebate', 'stat_backlog', ARRAY['kind', 'source', 'waiting', 'oldest', 'age']);
+SELECT columns_are('rebate', 'stat_tables', ARRAY['source', 'inserted', 'updated', 'deleted', 'deferred', 'posted', 'failed',
+    'rebates', 'entries', 'last_order_at']);
 SELECT columns_are('rebate', 'house_balances', ARRAY['code', 'kind', 'currency', 'balance']);
 SELECT columns_are('rebate', 'trial_balance', ARRAY['code', 'kind', 'campaign', 'currency', 'debit', 'credit', 'balance']);
 SELECT columns_are('rebate', 'findings', ARRAY['found_at', 'part', 'violation', 'subject', 'detail']);
@@ -296,7 +300,7 @@ SELECT throws_ok('SELECT rebate.flush()', '42501', NULL, 'may not flush');
 SELECT throws_ok(format('SELECT * FROM rebate.%I', v), '42501', NULL, 'and reads no view: ' || v)
 FROM unnest(ARRAY['accruals', 'balances', 'decisions', 'delivery_status', 'entries', 'failed_orders', 'failures', 'findings', 'freezes', 'granted_rights',
     'house_balances', 'jobs', 'ledger_accounts', 'logins', 'my_balance', 'my_channel', 'my_entries', 'my_rebates', 'rule_drafts', 'rule_versions', 'rules', 'sources', 'stat_backlog',
-    'stat_delivery', 'stat_engine', 'stat_jobs', 'trial_balance',
+    'stat_delivery', 'stat_engine', 'stat_jobs', 'stat_tables', 'trial_balance',
     'channel_key', 'cluster']) AS v;
 SELECT throws_ok(c, '42501', NULL, 'nor may: ' || c)
 FROM unnest(ARRAY[
@@ -360,7 +364,7 @@ SELECT bag_eq($$ SELECT name, context, boot_val FROM pg_settings WHERE name LIKE
     $$ VALUES ('rebate.mode', 'superuser', 'on'), ('rebate.posting', 'superuser', 'commit'),
         ('rebate.delivery', 'sighup', 'worker'), ('rebate.ring_size', 'sighup', '16384'),
         ('rebate.max_databases', 'sighup', '8'), ('rebate.clock_batch_time', 'superuser', '2'),
-        ('rebate.collect_limit', 'superuser', '16384'), ('rebate.track_timing', 'superuser', 'off') $$,
+        ('rebate.counted_tables', 'sighup', '128'), ('rebate.collect_limit', 'superuser', '16384'), ('rebate.track_timing', 'superuser', 'off') $$,
         'settings are those of the reference');
 
 SELECT is_empty('SELECT * FROM rebate.audit()', 'the audit is clean');

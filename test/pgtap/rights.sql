@@ -98,7 +98,7 @@ REVOKE ALL ON rebate.balances FROM rebate_test_reader;
 -- monitoring sees counts and ages, and nothing else
 CREATE ROLE rebate_test_monitor LOGIN IN ROLE pg_monitor;
 SET ROLE rebate_test_monitor;
-SELECT lives_ok('SELECT * FROM rebate.' || v, 'a member of pg_monitor reads ' || v) FROM unnest(ARRAY['stat_engine', 'stat_delivery', 'stat_jobs', 'stat_backlog']) AS v;
+SELECT lives_ok('SELECT * FROM rebate.' || v, 'a member of pg_monitor reads ' || v) FROM unnest(ARRAY['stat_engine', 'stat_delivery', 'stat_jobs', 'stat_backlog', 'stat_tables']) AS v;
 SELECT results_eq('SELECT count(*) FROM rebate.stat_jobs', 'VALUES (7::bigint)', 'of the store, too');
 SELECT bag_eq('SELECT kind, source, waiting FROM rebate.stat_backlog',
     $$VALUES ('mature', NULL, 0::bigint), ('age', NULL, 0), ('failure', 'public.orders', 0), ('deferred', 'public.orders', 0),
@@ -108,7 +108,7 @@ SELECT throws_ok(c, '42501', NULL, 'he may not: ' || c) FROM unnest(ARRAY['SELEC
     'SELECT * FROM rebate_data.job']) AS c;
 RESET ROLE;
 SET ROLE rebate_test_member;
-SELECT lives_ok('SELECT * FROM rebate.' || v, 'a member of the owner''s role reads ' || v) FROM unnest(ARRAY['stat_engine', 'stat_delivery', 'stat_jobs', 'stat_backlog']) AS v;
+SELECT lives_ok('SELECT * FROM rebate.' || v, 'a member of the owner''s role reads ' || v) FROM unnest(ARRAY['stat_engine', 'stat_delivery', 'stat_jobs', 'stat_backlog', 'stat_tables']) AS v;
 SELECT lives_ok('SELECT rebate.stat_reset()', 'and resets');
 RESET ROLE;
 

@@ -14,6 +14,7 @@ $node->init;
 $node->append_conf('postgresql.conf', <<'CONF');
 shared_preload_libraries = 'rebate'
 rebate.max_databases = 2
+rebate.counted_tables = 3
 max_prepared_transactions = 5
 max_connections = 40
 restart_after_crash = on
@@ -38,6 +39,15 @@ sub counted
     my ($columns, $db) = @_;
     return $node->safe_psql($db // 'postgres', "SELECT $columns FROM rebate.stat_engine");
 }
+
+sub of_table
+{
+    my ($table, $columns, $db) = @_;
+    return $node->safe_psql($db // 'postgres', "SELECT $columns FROM rebate.stat_tables WHERE source = 'public.$table'");
+}
+
+# All counters of a table, as they are in a row of the engine
+my $each_column = 'inserted, updated, deleted, deferred, posted, failed, rebates, entries';
 
 # A session that stays
 sub session
@@ -89,6 +99,7 @@ is(counted('inserted, updated, deleted, statements'), join('|', 2 * $n, $n, 0, 3
 is(counted('posted, rebates, failed'), join('|', 2 * $n, 2 * $n, 0), 'orders and their rebates');
 my ($entries, $accruals) = split /\|/, $node->safe_psql('postgres', 'SELECT (SELECT count(*) FROM rebate.entries), (SELECT count(*) FROM rebate.accruals)');
 is(counted('entries, rebates'), "$entries|$accruals", 'as the ledger has them');
+is(of_table('orders', $each_column), counted($each_column), 'they are those of the only table');
 is($node->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE datname = 'postgres' AND pid <> pg_backend_pid() AND backend_type = 'client backend'}),
     0, 'all sessions have gone');
 ok($node->poll_query_until('postgres', "SELECT published = $entries AND ring_used = 0 AND worker FROM rebate.stat_delivery"), 'the worker has published all of them')
@@ -142,10 +153,100 @@ is(counted('scope, inserted', 'second'), 'database|1', 'each database counts for
 $node->safe_psql('postgres', 'CREATE DATABASE third');
 shop('third');
 is($node->safe_psql('third', q{INSERT INTO orders (customer, total) VALUES ('x', 100); SELECT scope, inserted FROM rebate.stat_engine}), 'session|1', 'one too many: a session for itself');
+is($node->safe_psql('third', q{SELECT source, num_nulls(inserted, updated, deleted, deferred, posted, failed, rebates, entries, last_order_at) FROM rebate.stat_tables}),
+    'public.orders|9', 'of its tables nothing is known');
 is(counted('scope, inserted', 'third'), 'session|0', 'and the next knows nothing of it');
 $node->safe_psql('postgres', 'DROP DATABASE second');
 $node->safe_psql('third', q{INSERT INTO orders (customer, total) VALUES ('x', 100)});
 is(counted('scope, inserted', 'third'), 'database|1', 'the place of a dropped database begins at zero');
+
+is(of_table('orders', 'inserted, posted', 'third'), '1|1', 'those of its tables, too');
+$node->safe_psql('third', q{SET client_min_messages = error; DROP EXTENSION rebate CASCADE; DROP SCHEMA rebate_data CASCADE; DROP SCHEMA rebate CASCADE; DROP TABLE orders});
+shop('third');
+is(of_table('orders', "$each_column, last_order_at", 'third'), '0|0|0|0|0|0|0|0|', 'a table of a new store is not one of the old');
+
+# --- each attached table ------------------------------------------------------------------------------------------------------
+
+$node->safe_psql('postgres', q{
+    SET client_min_messages = error;
+    CREATE TABLE sales (id int PRIMARY KEY, customer text NOT NULL, total numeric(12,2), sold timestamptz DEFAULT now() - interval '3 days');
+    SELECT rebate.attach('sales', 'customer', 'total', 'EUR', order_time => 'sold', confirmed_at => 'sold', since => '2020-01-01', max_backdate => NULL);
+    SELECT rebate.set_rule('held', percent => 5, hold => '1 day', valid_from => '2020-01-01');
+    SELECT rebate.stat_reset()});
+is(of_table($_, "$each_column, last_order_at"), '0|0|0|0|0|0|0|0|', "$_: nothing yet") foreach qw(orders sales);
+my $began = $node->safe_psql('postgres', 'SELECT clock_timestamp()');
+$node->safe_psql('postgres', q{
+    BEGIN;
+    INSERT INTO orders (customer, total) VALUES ('t1', 100), ('t2', 100);
+    INSERT INTO sales VALUES (1, 't1', 100), (2, 't2', 100), (3, 't3', 100);
+    SAVEPOINT a;
+    INSERT INTO sales VALUES (4, 't1', 100);
+    INSERT INTO orders (customer, total) VALUES ('t1', 100);
+    ROLLBACK TO SAVEPOINT a;
+    SAVEPOINT b;
+    UPDATE sales SET total = 50 WHERE id = 1;
+    SAVEPOINT c;
+    DELETE FROM orders WHERE customer = 't2';
+    DELETE FROM sales WHERE id = 2;
+    RELEASE SAVEPOINT c;
+    RELEASE SAVEPOINT b;
+    COMMIT});
+is(of_table('orders', 'inserted, updated, deleted, posted'), '2|0|1|2', 'one transaction, two tables: what it did to the one');
+is(of_table('sales', 'inserted, updated, deleted, posted'), '3|1|1|3', 'and to the other');
+foreach my $table (qw(orders sales))
+{
+    is(of_table($table, 'rebates, entries'), $node->safe_psql('postgres', qq{
+        SELECT (SELECT count(*) FROM rebate.accruals WHERE source = 'public.$table' AND first_seen > '$began'),
+               (SELECT count(*) FROM rebate.entries WHERE source = 'public.$table' AND posted_at > '$began')}), "$table: as the ledger has it");
+}
+is($node->safe_psql('postgres', qq{SELECT count(*), count(DISTINCT last_order_at), min(last_order_at) BETWEEN '$began' AND clock_timestamp() FROM rebate.stat_tables}),
+    '2|1|t', 'both at the same moment');
+
+$node->safe_psql('postgres', q{SET rebate.collect_limit = 10; INSERT INTO sales SELECT i, 't' || i % 7, 100 FROM generate_series(101, 150) i});
+is(of_table('sales', 'inserted, posted, rebates'), '53|53|52', 'a statement that is posted at its end');
+is(counted('bulk_statements'), 1, 'it was');
+
+my ($last, $last_of_orders) = map { of_table($_, 'last_order_at') } qw(sales orders);
+my $entered = of_table('sales', 'entries');
+$node->safe_psql('postgres', q{BEGIN; INSERT INTO sales VALUES (5, 't1', 100); ROLLBACK});
+$node->safe_psql('postgres', 'CALL rebate.mature()');
+is(of_table('sales', "inserted, entries - $entered, last_order_at = '$last'"), '53|52|t', 'the clock makes entries of a table, and is no order; nor is what is rolled back');
+isnt($last, $last_of_orders, 'each table has a time of its own');
+$node->safe_psql('postgres', q{
+    SET client_min_messages = error;
+    INSERT INTO orders (customer, total) VALUES ('t1', NULL), ('t1', 5), ('t1', NULL);
+    SET rebate.mode = defer;
+    INSERT INTO sales VALUES (6, 't1', 100)});
+is(of_table('orders', "failed, deferred, posted, last_order_at > '$last_of_orders'"), '2|0|5|t', 'what is set aside');
+is(of_table('sales', "failed, deferred, posted, last_order_at > '$last'"), '0|1|53|t', 'and deferred');
+$node->safe_psql('postgres', q{SELECT rebate.reconcile('sales')});
+is(of_table('sales', 'deferred, posted'), '1|54', 'and caught up with');
+is($node->safe_psql('postgres', 'SELECT ' . join(', ', map { "sum($_)" } split /, /, $each_column) . ' FROM rebate.stat_tables'), counted($each_column),
+    'all tables add up to what was done');
+
+$node->safe_psql('postgres', q{
+    SET client_min_messages = error;
+    CREATE TABLE parted (id int PRIMARY KEY, customer text NOT NULL, total numeric(12,2)) PARTITION BY RANGE (id);
+    CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO (100);
+    SELECT rebate.attach('parted', 'customer', 'total', 'EUR');
+    INSERT INTO parted_1 VALUES (1, 't1', 100);
+    INSERT INTO parted VALUES (2, 't1', 100);
+    CREATE TABLE fourth (id int PRIMARY KEY, customer text NOT NULL, total numeric(12,2));
+    SELECT rebate.attach('fourth', 'customer', 'total', 'EUR');
+    INSERT INTO fourth VALUES (1, 't1', 100)});
+is(of_table('parted', 'inserted, posted'), '2|2', 'partitions count for the table that is attached');
+is(of_table('fourth', 'num_nulls(inserted, updated, deleted, deferred, posted, failed, rebates, entries, last_order_at)'), 9, 'one too many has no counters');
+is(counted('inserted'), 5 + 54 + 2 + 1, 'its orders count in the whole');
+is($node->safe_psql('postgres', q{SELECT status, detail, remedy FROM rebate.doctor() WHERE "check" = 'statistics'}),
+    'notice|attached tables that rebate.stat_tables does not count: 1; all places are taken|ALTER SYSTEM SET rebate.counted_tables = 6 -- and restart',
+    'the doctor says so');
+$node->safe_psql('postgres', q{SELECT rebate.detach('parted')});
+is($node->safe_psql('postgres', q{SELECT string_agg(source, ' ' ORDER BY source) FROM rebate.stat_tables}), 'public.fourth public.orders public.sales', 'a table that is detached has gone');
+$node->safe_psql('postgres', 'SELECT rebate.stat_reset()');
+is(of_table($_, "$each_column, last_order_at"), '0|0|0|0|0|0|0|0|', "$_: a reset") foreach qw(orders sales);
+$node->safe_psql('postgres', q{BEGIN; INSERT INTO sales VALUES (7, 't1', 100); PREPARE TRANSACTION 'a'});
+is(of_table('sales', 'inserted, last_order_at IS NOT NULL'), '1|t', 'a prepared transaction counts');
+$node->safe_psql('postgres', q{COMMIT PREPARED 'a'; ALTER SYSTEM SET rebate.counted_tables = 6});
 
 # --- a crash --------------------------------------------------------------------------------------------------------------------
 
@@ -153,7 +254,10 @@ my $before = $node->safe_psql('postgres', q{CALL rebate.mature(); CHECKPOINT; SE
 $node->stop('immediate');
 $node->start;
 is(counted('inserted'), 0, 'the counters begin again with the server');
-is($node->safe_psql('postgres', q{SELECT finished_runs FROM rebate.stat_jobs WHERE job = 'mature'}), 1, 'those of jobs are in the store');
+is(of_table('sales', 'inserted, last_order_at'), '0|', 'those of tables, too');
+is(of_table('fourth', 'inserted'), 0, 'and there is room for another one now');
+is($node->safe_psql('postgres', q{SELECT status FROM rebate.doctor() WHERE "check" = 'statistics'}), 'ok', 'which the doctor finds');
+is($node->safe_psql('postgres', q{SELECT finished_runs FROM rebate.stat_jobs WHERE job = 'mature'}), $before, 'those of jobs are in the store');
 is($node->safe_psql('postgres', 'SELECT * FROM rebate.audit()'), '', 'the audit is clean');
 
 $node->stop;

@@ -32,6 +32,14 @@ $node->safe_psql('postgres', q{
     INSERT INTO orders SELECT i, 'm' || i % 3, 100, now() - interval '3 days' FROM generate_series(1, 10) i;
     INSERT INTO orders VALUES (11, 'm1', NULL), (12, 'm1', NULL);
     UPDATE orders SET total = 50 WHERE id = 1;
+    CREATE TABLE returns (id int PRIMARY KEY, customer text NOT NULL, total numeric(12,2));
+    SELECT rebate.attach('returns', 'customer', 'total', 'EUR');
+    INSERT INTO returns VALUES (1, 'm1', 10);
+    DELETE FROM orders WHERE id = 10;
+    SET rebate.mode = defer;
+    INSERT INTO orders VALUES (13, 'm1', 100);
+    RESET rebate.mode;
+    SELECT rebate.reconcile('orders');
     CALL rebate.fold();
     CREATE ROLE monitor LOGIN IN ROLE pg_monitor});
 $node->poll_query_until('postgres', 'SELECT ring_used = 0 AND published > 0 FROM rebate.stat_delivery') or die 'nothing is published';
@@ -78,6 +86,7 @@ sub serve
 }
 
 my $engine = $node->safe_psql('postgres', q{SELECT json_object_agg(key, value) FROM json_each((SELECT to_json(e) FROM rebate.stat_engine e))});
+sub of_table { my ($column, $table) = @_; return $node->safe_psql('postgres', "SELECT $column FROM rebate.stat_tables WHERE source = 'public." . ($table // 'orders') . "'"); }
 sub of_engine { my ($name) = @_; return $engine =~ /"$name" : ([\d.]+)/ ? $1 : undef; }
 cmp_ok(of_engine('entries'), '==', $node->safe_psql('postgres', 'SELECT count(*) FROM rebate.entries'), 'what SQL says');
 
@@ -89,11 +98,19 @@ sub compare
     {
         is($m->{ $counter->('engine', $column) }, of_engine($column), "engine, $column");
     }
+    foreach my $column (qw(inserted updated deleted deferred posted failed rebates entries))
+    {
+        is($m->{ $counter->('table', $column, 'public.orders') }, of_table($column), "table, $column");
+        is($m->{ $counter->('table', $column, 'public.returns') }, of_table($column, 'returns'), "another table, $column");
+    }
+    cmp_ok($m->{ $gauge->('table', 'idle_seconds', 'public.orders') }, '>', 0, 'table, idle');
+    cmp_ok($m->{ $gauge->('table', 'idle_seconds', 'public.orders') }, '<=',
+        $node->safe_psql('postgres', q{SELECT extract(epoch FROM clock_timestamp() - last_order_at) FROM rebate.stat_tables WHERE source = 'public.orders'}), 'in seconds');
     cmp_ok($m->{ $counter->('engine', 'post_seconds') }, '>', 0, 'engine, times');
     is($m->{ $gauge->('delivery', 'worker', 'worker') }, 1, 'delivery, worker');
     is($m->{ $counter->('delivery', 'published', 'worker') }, $node->safe_psql('postgres', 'SELECT published FROM rebate.stat_delivery'), 'delivery, published');
     is($m->{ $gauge->('backlog', 'waiting', 'failure', 'public.orders') }, 2, 'backlog, failures');
-    is($m->{ $gauge->('backlog', 'waiting', 'mature', '') }, 10, 'backlog, due');
+    is($m->{ $gauge->('backlog', 'waiting', 'mature', '') }, 9, 'backlog, due');
     my $age = $m->{ $gauge->('backlog', 'age_seconds', 'mature', '') };
     my $now = $node->safe_psql('postgres', q{SELECT extract(epoch FROM age) FROM rebate.stat_backlog WHERE kind = 'mature'});
     cmp_ok($age, '>', 86400, 'backlog, age');
@@ -107,7 +124,7 @@ sub compare
 SKIP:
 {
     my $exporter = program('prometheus-postgres-exporter');
-    skip 'prometheus-postgres-exporter is not installed', 23 unless $exporter;
+    skip 'prometheus-postgres-exporter is not installed', 41 unless $exporter;
     my $port = PostgreSQL::Test::Cluster::get_free_port();
     my $page = serve($port, qr/^rebate_job_done_total/m,
         { DATA_SOURCE_NAME => 'host=' . $node->host . ' port=' . $node->port . ' dbname=postgres user=monitor sslmode=disable' },
@@ -115,7 +132,7 @@ SKIP:
         '--extend.query-path=monitoring/postgres_exporter.yaml', "--web.listen-address=127.0.0.1:$port");
     like($page, qr/^# TYPE rebate_engine_entries_total counter$/m, 'the postgres_exporter serves counters');
     my $name = sub { my ($query, $column, @labels) = @_; return join ' ', "rebate_${query}_$column", @labels };
-    my %m = (%{ metrics($page) }, %{ metrics($page, 'mode') }, %{ metrics($page, 'kind', 'source') }, %{ metrics($page, 'job') });
+    my %m = (%{ metrics($page) }, %{ metrics($page, 'mode') }, %{ metrics($page, 'source') }, %{ metrics($page, 'kind', 'source') }, %{ metrics($page, 'job') });
     compare(\%m, sub { my ($query, $column, @labels) = @_; return $name->($query, "${column}_total", @labels) }, $name);
 
     # each name that an alert is about is there
@@ -129,7 +146,7 @@ SKIP:
 SKIP:
 {
     my $exporter = program('prometheus-sql-exporter');
-    skip 'prometheus-sql-exporter is not installed', 21 unless $exporter;
+    skip 'prometheus-sql-exporter is not installed', 39 unless $exporter;
     my $port = PostgreSQL::Test::Cluster::get_free_port();
     my $config = slurp_file('monitoring/sql_exporter.yml');
     my ($host, $db_port) = ($node->host, $node->port);
@@ -138,7 +155,7 @@ SKIP:
     append_to_file("$dir/sql_exporter.yml", $config);
     my $page = serve($port, qr/^sql_rebate_job\{[^\n]*col="done"/m, {}, $exporter, "-config.file=$dir/sql_exporter.yml", "-web.listen-address=127.0.0.1:$port");
     my $name = sub { my ($query, $column, @labels) = @_; return join ' ', "sql_rebate_$query", $column, @labels };
-    compare({ %{ metrics($page, 'col') }, %{ metrics($page, 'col', 'mode') }, %{ metrics($page, 'col', 'kind', 'source') }, %{ metrics($page, 'col', 'job') } },
+    compare({ %{ metrics($page, 'col') }, %{ metrics($page, 'col', 'mode') }, %{ metrics($page, 'col', 'source') }, %{ metrics($page, 'col', 'kind', 'source') }, %{ metrics($page, 'col', 'job') } },
         $name, $name);
 }
 
