@@ -210,6 +210,7 @@ decide_row(void *arg)
 	image_read(a->store, a->source, a->slot, &image);
 	links_judge(a->store, a->source, a->rel, &image, a->snapshot, a->groups, &context.links, NULL);
 	row->decision = decide(&context, &image, &row->facts);
+	decide_frozen(&row->facts, row->decision);
 }
 
 /* Decide what is to be decided of the batch, from where it came to. */
@@ -276,17 +277,14 @@ compare_link(SourceAudit *a, const AuditRow *row, const Decision *d)
 					 psprintf("It replaces order %s.", d->replaces));
 }
 
-/* When the clock comes to an accrual, later if it was frozen */
+/* When the clock comes to an accrual */
 static void
 compare_due(SourceAudit *a, const AuditRow *row, HeapTuple tuple, const Wish *wish)
 {
 	bool		isnull;
 	Datum		due = heap_getattr(tuple, ACC_DUE, RelationGetDescr(a->accrual), &isnull);
 
-	if (isnull != !wish->has_due ||
-		(!isnull && DatumGetTimestampTz(due) !=
-		 freezes_due(&row->facts.freezes, wish->bucket == BUCKET_MATURING ?
-					 row->decision->confirmed_at : row->decision->order_time, wish->due)))
+	if (isnull != !wish->has_due || (!isnull && DatumGetTimestampTz(due) != wish->due))
 		report_order(a, row->key, "rebate is due at another time than its order says",
 					 psprintf("Accrual " INT64_FORMAT ".", ((Form_accrual) GETSTRUCT(tuple))->accrual_id));
 }

@@ -113,6 +113,33 @@ decide_next_ageing(DecideContext *context, const Decision *d, TimestampTz *at)
 }
 
 /*
+ * The clock stands still for a frozen order: what it waits for comes later.  A
+ * rebate without a hold is due when its order is confirmed.  Once that was ever
+ * frozen it waits for the clock like the others, so that where it stands does not
+ * depend on whether it was decided before the freeze ended or after.
+ */
+void
+decide_frozen(const OrderFacts *facts, Decision *d)
+{
+	const Freezes *freezes = &facts->freezes;
+
+	for (int i = 0; i < d->nwishes && freezes->n > 0; i++)
+	{
+		Wish	   *wish = &d->wishes[i];
+
+		if (wish->at_once && wish->amount > 0)
+		{
+			wish->bucket = BUCKET_MATURING;
+			wish->has_due = true;
+			wish->due = d->confirmed_at;
+		}
+		if (wish->has_due)
+			wish->due = freezes_due(freezes, wish->bucket == BUCKET_MATURING ?
+									d->confirmed_at : d->order_time, wish->due);
+	}
+}
+
+/*
  * What the clock did to an order, and does now if it is the clock that has it
  * decided.  What comes first is done; a change of the phase revives what was given
  * up.

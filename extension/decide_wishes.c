@@ -122,7 +122,10 @@ place_wish(DecideContext *context, const Decision *d, RuleVersion *v, Wish *wish
 		wish->due = decide_local_plus(context->store, d->confirmed_at, &v->hold);
 	}
 	else
+	{
 		wish->bucket = BUCKET_AVAILABLE;
+		wish->at_once = true;
+	}
 }
 
 /* A negative row takes from what is available, at once */

@@ -107,7 +107,7 @@ explain_ledger(Explain *e)
 			"       'member ' || a.member || ', ' || a.currency"
 			"        || COALESCE(', base ' ||"
 			"                    round(trim_scale(x.base), GREATEST(scale(trim_scale(x.base)), c.scale)), '')"
-			"        || COALESCE(', due ' || x.due, '')"
+			"        || CASE x.due WHEN 'infinity' THEN ', frozen' ELSE COALESCE(', due ' || x.due, '') END"
 			"  FROM rebate_data.accrual x"
 			"  JOIN rebate_data.account a ON a.account_id = x.account_id"
 			"  JOIN rebate_data.currency c ON c.code = a.currency"

@@ -84,18 +84,21 @@ TimestampTz
 freezes_due(const Freezes *freezes, TimestampTz since, TimestampTz due)
 {
 	TimestampTz counted = since;	/* all before is in "due" already */
+	bool		at_once = due == since;
 
+	/* whenever it was due, the clock has not come to it */
+	for (int i = 0; i < freezes->n; i++)
+		if (TIMESTAMP_IS_NOEND(freezes->items[i].until))
+			return DT_NOEND;
 	for (int i = 0; i < freezes->n; i++)
 	{
 		TimestampTz from = Max(freezes->items[i].from, counted);
 
-		/* by then the clock had come */
-		if (from >= due)
+		/* by then it was due; where nothing is waited for, a freeze of that moment is first */
+		if (at_once ? from > due : from >= due)
 			break;
 		if (freezes->items[i].until <= from)
 			continue;
-		if (TIMESTAMP_IS_NOEND(freezes->items[i].until))
-			return DT_NOEND;
 		due += freezes->items[i].until - from;
 		counted = freezes->items[i].until;
 	}

@@ -27,7 +27,7 @@ extern void freezes_read(Store *store, int32 source_id, const char *key, Snapsho
 
 /*
  * What is due at "due", and waits since "since", is due later by the time in which
- * it was frozen for any reason; infinity while it is.
+ * it was frozen for any reason before it was due; infinity while it is frozen.
  */
 extern TimestampTz freezes_due(const Freezes *freezes, TimestampTz since, TimestampTz due);
 

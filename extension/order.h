@@ -70,6 +70,7 @@ typedef struct Wish
 	int32		expense;		/* house account */
 	int64		amount;			/* minor units, signed */
 	Bucket		bucket;
+	bool		at_once;		/* without a hold: available once confirmed */
 	bool		has_due;
 	TimestampTz due;
 	Numeric		base;
@@ -228,6 +229,9 @@ extern Decision *decide(DecideContext *context, OrderImage *image, OrderFacts *f
 
 /* Make a decision that of an order that is settled (ORDER_IS_SETTLED) */
 extern void decide_settled(const OrderFacts *facts, Decision *d);
+
+/* What freezes that are recorded make of a decision */
+extern void decide_frozen(const OrderFacts *facts, Decision *d);
 
 /*
  * The moment up to which the clock confirms and gives up what is decided; before

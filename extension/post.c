@@ -134,11 +134,7 @@ plan_order(Posting *p, PostOrder *order)
 	if (ORDER_IS_SETTLED(facts->flags))
 		decide_settled(facts, d);
 	d->flags = (d->flags & ~ORDER_FROZEN) | (facts->flags & ORDER_FROZEN);
-	for (int i = 0; i < d->nwishes; i++)
-		if (d->wishes[i].has_due)
-			d->wishes[i].due = freezes_due(&facts->freezes,
-										   d->wishes[i].bucket == BUCKET_MATURING ?
-										   d->confirmed_at : d->order_time, d->wishes[i].due);
+	decide_frozen(facts, d);
 
 	if (d->keep)
 	{
@@ -180,17 +176,21 @@ plan_order(Posting *p, PostOrder *order)
 		}
 		target = wish ? wish->amount : 0;
 		to = wish ? (int) wish->bucket : from;
-		/* what the clock has matured stays so while the order stays confirmed */
-		if (wish && to == BUCKET_MATURING && from == BUCKET_AVAILABLE &&
-			row->phase == PHASE_CONFIRMED && d->phase == PHASE_CONFIRMED &&
-			!heap_attisnull(oldtuple, ACC_DUE, RelationGetDescr(p->accrual_table.rel)))
+		/* what has matured stays so while the order stays confirmed */
+		if (wish && to == BUCKET_MATURING && from == BUCKET_AVAILABLE && row->earned > 0 &&
+			row->phase == PHASE_CONFIRMED && d->phase == PHASE_CONFIRMED)
 		{
 			bool		isnull;
+			Datum		due = heap_getattr(oldtuple, ACC_DUE,
+										   RelationGetDescr(p->accrual_table.rel), &isnull);
 
-			to = BUCKET_AVAILABLE;
-			wish->due = DatumGetTimestampTz(heap_getattr(oldtuple, ACC_DUE,
-														 RelationGetDescr(p->accrual_table.rel),
-														 &isnull));
+			/* by the clock, or at once */
+			if (!isnull || wish->at_once)
+			{
+				to = BUCKET_AVAILABLE;
+				wish->has_due = !isnull;
+				wish->due = isnull ? 0 : DatumGetTimestampTz(due);
+			}
 		}
 
 		if (target != row->earned || (target != 0 && to != from))

@@ -67,14 +67,13 @@ update_row(Posting *p, HeapTuple oldtuple, const Freezes *freezes)
 	Datum		values[ACC_NATTS];
 	bool		nulls[ACC_NATTS];
 	bool		changed = (old->flags & ORDER_FROZEN) == 0;
-	Interval	hold;
 
 	heap_deform_tuple(oldtuple, desc, values, nulls);
 	values[ACC_FLAGS - 1] = Int16GetDatum(old->flags | ORDER_FROZEN);
 	if (old->bucket == '0' + BUCKET_MATURING && !nulls[ACC_DUE - 1] &&
-		!nulls[ACC_CONFIRMED_AT - 1] &&
-		rules_hold(p->store, old->rule_id, old->version, &hold))
+		!nulls[ACC_CONFIRMED_AT - 1])
 	{
+		Interval	hold = rules_hold(p->store, old->rule_id, old->version);
 		TimestampTz confirmed = DatumGetTimestampTz(values[ACC_CONFIRMED_AT - 1]);
 		TimestampTz due = freezes_due(freezes, confirmed,
 									  decide_local_plus(p->store, confirmed, &hold));

@@ -419,13 +419,10 @@ rules_expense(Store *store, int32 rule_id, int32 version)
 	return get_version(store, rule_id, version)->expense;
 }
 
-bool
-rules_hold(Store *store, int32 rule_id, int32 version, Interval *hold)
+Interval
+rules_hold(Store *store, int32 rule_id, int32 version)
 {
-	const RuleVersion *v = get_version(store, rule_id, version);
-
-	*hold = v->hold;
-	return v->has_hold;
+	return get_version(store, rule_id, version)->hold;
 }
 
 RuleCandidates *

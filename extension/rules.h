@@ -125,8 +125,8 @@ extern char *rules_name(Store *store, int32 rule_id);
 /* The expense account of a version, for money that goes back */
 extern int32 rules_expense(Store *store, int32 rule_id, int32 version);
 
-/* How long what a version pays is held; false: not at all */
-extern bool rules_hold(Store *store, int32 rule_id, int32 version, Interval *hold);
+/* How long what a version pays is held */
+extern Interval rules_hold(Store *store, int32 rule_id, int32 version);
 
 /* Compile condition and base for a source, once */
 extern void rules_compile(RuleVersion *version, Source *source);

@@ -105,6 +105,18 @@ SELECT rebate.unfreeze('orders', '5');
 ROLLBACK;
 :due
 
+-- what was due before the freeze, and the clock had not come to, stays too, and is due as before when the freeze has ended
+INSERT INTO orders (id, customer, total, placed, sent) VALUES (8, 'hal', 100, '2026-01-01', '2026-01-02');
+SELECT rebate.freeze('orders', '8', 'chargeback', '2026-01-18');
+CALL rebate.mature('2026-01-20');
+UPDATE orders SET total = 110 WHERE id = 8;
+SELECT bucket, earned, due FROM rebate.accruals WHERE order_key = '8';
+SELECT rebate.unfreeze('orders', '8', at => '2026-01-19');
+SELECT bucket, due FROM rebate.accruals WHERE order_key = '8';
+CALL rebate.mature('2026-01-17');
+SELECT bucket, due FROM rebate.accruals WHERE order_key = '8';
+SELECT * FROM rebate.audit();
+
 -- one that was never frozen stays so
 INSERT INTO orders (id, customer, total, placed, sent) VALUES (7, 'gil', 10, '2026-01-01', '2026-01-02');
 SELECT rebate.unfreeze('orders', '7');

@@ -288,9 +288,15 @@ BEGIN
 END
 $$;
 
+-- What is available stays so.
 CREATE FUNCTION model.freeze(src regclass, okey text, reason text, at timestamptz) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
+	PERFORM model.prepare();
+	INSERT INTO model.matured
+		SELECT t.source, t.okey, t.rule, t.member, t.currency, r.place
+		  FROM m_target t JOIN m_row r USING (source, okey)
+		 WHERE t.source = src AND t.okey = model.okey("freeze".okey) AND t.bucket = 'available' AND t.amount > 0;
 	IF rebate.freeze(src, okey, reason, at) THEN
 		INSERT INTO model.freeze VALUES (src, model.okey(okey), reason, at, NULL);
 	END IF;

@@ -496,7 +496,10 @@ BEGIN
 		t.hold := v.hold;
 		t.bucket := CASE
 			WHEN sgn < 0 THEN CASE WHEN o.phase IN ('pending', 'confirmed') THEN 'available' END
-			WHEN o.phase = 'confirmed' THEN CASE WHEN v.hold > '0'::interval THEN 'maturing' ELSE 'available' END
+			-- without a hold it need not wait for the clock, unless its order was ever frozen
+			WHEN o.phase = 'confirmed' THEN CASE
+				WHEN v.hold > '0'::interval OR EXISTS (SELECT FROM model.freeze z WHERE z.source = s.source AND z.okey = o.okey)
+				THEN 'maturing' ELSE 'available' END
 			ELSE o.phase END;
 		IF t.amount <> 0 AND t.bucket IS NOT NULL THEN
 			RETURN NEXT t;
@@ -539,7 +542,7 @@ END
 $$;
 
 -- When the clock comes: span after a moment in the zone of the programme, the time in which the order was
--- frozen since then not counted.
+-- frozen since then not counted; never while it is frozen.
 CREATE FUNCTION model.clock_at(src regclass, okey text, since timestamptz, span interval) RETURNS timestamptz
 LANGUAGE plpgsql STRICT AS $$
 DECLARE
@@ -547,16 +550,18 @@ DECLARE
 	needed interval := (since AT TIME ZONE zone + span) AT TIME ZONE zone - since;
 	at timestamptz := since;
 	frozen tstzrange;
+	nothing boolean := needed = '0'::interval;		-- to be waited for: a freeze of that moment comes first
 BEGIN
+	IF EXISTS (SELECT FROM model.freeze f WHERE f.source = src AND f.okey = clock_at.okey AND f.until IS NULL) THEN
+		RETURN 'infinity';
+	END IF;
 	FOR frozen IN
 		SELECT unnest(range_agg(tstzrange(f.since, f.until)) * tstzmultirange(tstzrange(clock_at.since, NULL)))
 		  FROM model.freeze f WHERE f.source = src AND f.okey = clock_at.okey
 	LOOP
-		EXIT WHEN extract(epoch FROM lower(frozen) - at) >= extract(epoch FROM needed);
+		EXIT WHEN extract(epoch FROM lower(frozen) - at) > extract(epoch FROM needed)
+			OR extract(epoch FROM lower(frozen) - at) = extract(epoch FROM needed) AND NOT nothing;
 		needed := needed - (lower(frozen) - at);
-		IF upper(frozen) IS NULL THEN
-			RETURN 'infinity';
-		END IF;
 		at := upper(frozen);
 	END LOOP;
 	RETURN at + make_interval(secs => extract(epoch FROM needed));

@@ -14,8 +14,10 @@ SELECT model.set_rule('five', percent => 5, hold => '14 days', valid_from => '20
 	model.set_rule('once', fixed => 3, currency => 'EUR', valid_from => '2026-01-01') \g /dev/null
 SELECT model.observe() \g /dev/null
 INSERT INTO planted.o VALUES (1, 'alice', 100, 'confirmed', '2026-03-01', NULL), (2, 'alice', 50, 'pending', '2026-03-01', 1),
-	(3, 'bob', 20, 'confirmed', '2026-03-01', NULL), (4, 'bob', 20, 'tracked', '2026-03-01', NULL);
+	(3, 'bob', 20, 'confirmed', '2026-03-01', NULL), (4, 'bob', 20, 'tracked', '2026-03-01', NULL), (5, 'carl', 20, 'pending', '2026-03-01', NULL);
 SELECT model.observe() \g /dev/null
+SELECT model.freeze('planted.o', '5', 'dispute', '2026-02-25') \g /dev/null
+UPDATE planted.o SET status = 'confirmed' WHERE id = 5;
 SELECT model.freeze('planted.o', '3', 'dispute', '2026-03-05') \g /dev/null
 SELECT model.before_mature('2026-03-20') \g /dev/null
 CALL rebate.mature('2026-03-20');
@@ -55,6 +57,7 @@ SELECT planted.finds('another version', 'accrual of planted.o 2', $$UPDATE rebat
 SELECT planted.finds('available before it is due', 'accrual of planted.o 3', $$UPDATE rebate_data.accrual SET bucket = '3' WHERE order_key = '3' AND bucket = '2'$$);
 SELECT planted.finds('forgotten by the clock', 'balance of bob', $$UPDATE rebate_data.account SET maturing = maturing + 1, available = available - 1 WHERE member = 'bob'$$);
 SELECT planted.finds('due though it is frozen', 'due of planted.o 3', $$UPDATE rebate_data.accrual SET due = '2026-03-15' WHERE order_key = '3' AND bucket = '2'$$);
+SELECT planted.finds('available at once though it is frozen', 'accrual of planted.o 5, rule once', $$UPDATE rebate_data.accrual SET bucket = '3' WHERE order_key = '5' AND rule_id = 2$$);
 SELECT planted.finds('an order without a decision', 'decision of planted.o 4: none', $$DELETE FROM rebate_data.accrual WHERE order_key = '4'$$);
 SELECT planted.finds('seen later', 'facts of planted.o 4', $$UPDATE rebate_data.accrual SET first_seen = first_seen + interval '1 second' WHERE order_key = '4'$$);
 SELECT planted.finds('of another generation', 'facts of planted.o 4', $$UPDATE rebate_data.accrual SET generation = generation - 1 WHERE order_key = '4'$$);
