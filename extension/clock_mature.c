@@ -4,12 +4,13 @@
  *
  * A look at the index of what is due collects as many accruals as fit into
  * maintenance_work_mem, and sorts them by account, so that each account is
- * updated once for many of them.  Then batch after batch is posted.
+ * updated once for several of them.  Then batch after batch is posted.
  *
- * Accounts of more than one batch do not come in the order of their ids.  A large
- * statement wrote the rebates of neighbours into one page, which has room for few
- * new versions at a time; after a commit it is pruned, and has room for the next
- * account's.
+ * What is more than one batch does not come in the order of accounts.  A large
+ * statement wrote the rebates of an account, and those of its neighbours, into one
+ * page, which has room for few new versions at a time; after a commit it is
+ * pruned, and has room for the next.  So neighbours are spread over several
+ * batches, but not far, since their pages are in the processor's cache then.
  */
 #include "rebate.h"
 
@@ -17,7 +18,6 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "catalog/pg_type.h"
-#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "utils/fmgroids.h"
@@ -37,6 +37,13 @@
 /* Accounts of a batch: as many as a commit announces one by one */
 #define MAX_ACCOUNTS	250
 
+/* Rows of an account that are moved together if there are many to be moved */
+#define UNIT		5
+
+/* Neighbouring units are in different ones of so many batches, within a window of rows */
+#define SPREAD		32
+#define WINDOW		16384
+
 /* Looks at the index in a run, for what was left to others */
 #define MAX_LOOKS		3
 #define LOOK_PAUSE		200		/* milliseconds */
@@ -53,31 +60,74 @@ typedef struct Mature
 	int			looks;
 } Mature;
 
-static int
-compare_rows(const void *a, const void *b)
-{
-	const DueRow *x = a;
-	const DueRow *y = b;
+#define ST_SORT sort_rows
+#define ST_ELEMENT_TYPE DueRow
+#define ST_COMPARE(a, b) \
+	((a)->account_id != (b)->account_id ? \
+	 ((a)->account_id > (b)->account_id) - ((a)->account_id < (b)->account_id) : \
+	 ((a)->seq > (b)->seq) - ((a)->seq < (b)->seq))
+#define ST_SCOPE static
+#define ST_DEFINE
+#include "lib/sort_template.h"
 
-	if (x->account_id != y->account_id)
-		return x->account_id < y->account_id ? -1 : 1;
-	return (x->seq > y->seq) - (x->seq < y->seq);
+/* Does a unit begin with a row, the one before being the so-maniest of its own? */
+static inline bool
+unit_begins(const DueRow *row, int in_unit)
+{
+	return in_unit == UNIT || row->account_id != row[-1].account_id;
 }
 
-/* Where an account comes among many */
-static inline uint32
-place_of(int64 account_id)
+/*
+ * Spread the units of a window: first comes every SPREADth, then every SPREADth
+ * from the second one on, and so forth.  Accounts ascend in each of these classes.
+ */
+static void
+spread_window(DueRow *rows, int n, DueRow *copy)
 {
-	return murmurhash32((uint32) account_id ^ (uint32) (account_id >> 32));
+	int			places[SPREAD + 1] = {0};
+	int			class = 0;
+	int			in_unit = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (i > 0 && unit_begins(&rows[i], in_unit))
+		{
+			class = (class + 1) % SPREAD;
+			in_unit = 0;
+		}
+		in_unit++;
+		places[class + 1]++;
+	}
+	for (int i = 1; i < SPREAD; i++)
+		places[i] += places[i - 1];
+	memcpy(copy, rows, sizeof(DueRow) * n);
+	class = in_unit = 0;
+	for (int i = 0; i < n; i++)
+	{
+		if (i > 0 && unit_begins(&copy[i], in_unit))
+		{
+			class = (class + 1) % SPREAD;
+			in_unit = 0;
+		}
+		in_unit++;
+		rows[places[class]++] = copy[i];
+	}
 }
 
-static int
-compare_scattered(const void *a, const void *b)
+static void
+spread(DueRow *rows, int64 n)
 {
-	uint32		x = place_of(((const DueRow *) a)->account_id);
-	uint32		y = place_of(((const DueRow *) b)->account_id);
+	int64		nwindows = Max(n / WINDOW, 1);
+	DueRow	   *copy = palloc(sizeof(DueRow) * (n / nwindows + 1));
 
-	return x != y ? (x < y ? -1 : 1) : compare_rows(a, b);
+	for (int64 i = 0; i < nwindows; i++)
+	{
+		int64		from = n * i / nwindows;
+		int64		to = n * (i + 1) / nwindows;
+
+		spread_window(rows + from, (int) (to - from), copy);
+	}
+	pfree(copy);
 }
 
 /* Collect what is due, from a moment on. */
@@ -135,11 +185,15 @@ look(Store *store, ClockRun *run, Mature *m, TimestampTz from)
 	UnregisterSnapshot(snapshot);
 	index_close(index, AccessShareLock);
 	table_close(rel, AccessShareLock);
-	qsort(m->rows, m->nrows, sizeof(DueRow),
-		  m->nrows > MAX_BATCH ? compare_scattered : compare_rows);
+	sort_rows(m->rows, m->nrows);
+	if (m->nrows > MAX_BATCH)
+		spread(m->rows, m->nrows);
 }
 
-/* How many of the rows that are left go into the next batch */
+/*
+ * How many of the rows that are left go into the next batch.  Accounts ascend in
+ * it, so that none comes twice.
+ */
 static int
 next_batch(const Mature *m)
 {
@@ -150,7 +204,8 @@ next_batch(const Mature *m)
 	{
 		const DueRow *row = &m->rows[m->next + n];
 
-		if ((n == 0 || row->account_id != row[-1].account_id) && ++naccounts > MAX_ACCOUNTS)
+		if ((n == 0 || row->account_id != row[-1].account_id) &&
+			(++naccounts > MAX_ACCOUNTS || (n > 0 && row->account_id < row[-1].account_id)))
 			break;
 		n++;
 	}

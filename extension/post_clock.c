@@ -173,12 +173,12 @@ fetch_accrual(AccrualWalk *walk, const DueRow *row, Snapshot snapshot)
  * its row without its account: he is giving the order another key.
  */
 static bool
-mature_accrual(Posting *p, PostAccount *account, HeapTuple oldtuple, const DueRow *row,
+mature_accrual(Posting *p, PostAccount *account, HeapTuple tuple, const DueRow *row,
 			   StoreTableDesc *waiting)
 {
 	TupleDesc	desc = RelationGetDescr(p->accrual_table.rel);
-	HeapTuple	newtuple = heap_copytuple(oldtuple);
-	Form_accrual accrual = (Form_accrual) GETSTRUCT(newtuple);
+	Form_accrual accrual = (Form_accrual) GETSTRUCT(tuple);
+	ItemPointerData place = tuple->t_self;
 	bool		isnull;
 	Movement	what = {
 		.accrual_id = accrual->accrual_id,
@@ -190,10 +190,10 @@ mature_accrual(Posting *p, PostAccount *account, HeapTuple oldtuple, const DueRo
 	};
 
 	accrual->bucket = '0' + BUCKET_AVAILABLE;
-	if (table_replace_nowait(&p->accrual_table, &oldtuple->t_self, newtuple) != TM_Ok)
+	if (table_replace_nowait(&p->accrual_table, &place, tuple) != TM_Ok)
 		return false;
 	table_delete(waiting, (ItemPointer) &row->tid);
-	what.order_key = TextDatumGetCString(heap_getattr(oldtuple, ACC_ORDER_KEY, desc, &isnull));
+	what.order_key = TextDatumGetCString(heap_getattr(tuple, ACC_ORDER_KEY, desc, &isnull));
 	/* what a member is moved at once is one posting */
 	what.posting_id = account->last ? account->last->posting_id : store_next_id(p->store);
 	post_add_movement(account, &what, ENTRY_MOVE, BUCKET_MATURING, BUCKET_AVAILABLE, 0,

@@ -53,10 +53,13 @@ add_entry(Posting *p, const Movement *m, const EntryFields *e, const FormData_ac
 	if (p->nentries == p->allocated_entries)
 	{
 		p->allocated_entries = Max(16, p->allocated_entries * 2);
-		p->entries = p->entries ? repalloc(p->entries, sizeof(HeapTuple) * p->allocated_entries)
-			: palloc(sizeof(HeapTuple) * p->allocated_entries);
+		p->entries = p->entries ? repalloc(p->entries, sizeof(EntryWrite) * p->allocated_entries)
+			: palloc(sizeof(EntryWrite) * p->allocated_entries);
 	}
-	p->entries[p->nentries++] = form_entry(p, m, e, state);
+	p->entries[p->nentries++] = (EntryWrite)
+	{
+		form_entry(p, m, e, state), e->account_id, e->seq
+	};
 }
 
 /*
@@ -171,15 +174,47 @@ post_replace_account(Posting *p, PostAccount *account, HeapTuple newtuple)
 /* Fewer entries than these are inserted one by one */
 #define MANY 32
 
+/*
+ * Insert many, pages of them at once.  Then come their index entries, which need
+ * no look at the rows; of transaction ids one a page is enough, since all have
+ * the same.
+ */
+static void
+insert_many(Posting *p)
+{
+	StoreTableDesc *table = &p->entry_table;
+	const Oid	own[] = {p->store->indexes[SI_ENTRY], p->store->indexes[SI_ENTRY_XID]};
+	HeapTuple  *rows = palloc(sizeof(HeapTuple) * p->nentries);
+	Datum		xid = Int64GetDatum((int64) U64FromFullTransactionId(GetTopFullTransactionId()));
+	BlockNumber block = InvalidBlockNumber;
+	bool		isnull[2] = {false, false};
+
+	for (int i = 0; i < p->nentries; i++)
+		rows[i] = p->entries[i].tuple;
+	table_insert_rows(table, rows, p->nentries, own, lengthof(own));
+	for (int i = 0; i < p->nentries; i++)
+	{
+		EntryWrite *entry = &p->entries[i];
+		Datum		key[2] = {Int64GetDatum(entry->account_id), Int64GetDatum(entry->seq)};
+
+		table_index_entry(table, p->store->indexes[SI_ENTRY], key, isnull, &rows[i]->t_self);
+		if (ItemPointerGetBlockNumber(&rows[i]->t_self) != block)
+		{
+			block = ItemPointerGetBlockNumber(&rows[i]->t_self);
+			table_index_entry(table, p->store->indexes[SI_ENTRY_XID], &xid, isnull,
+							  &rows[i]->t_self);
+		}
+	}
+}
+
 void
 post_write_entries(Posting *p)
 {
 	if (p->nentries >= MANY)
-		table_insert_many(&p->entry_table, p->entries, p->nentries, p->store->indexes[SI_ENTRY],
-						  p->entries);
+		insert_many(p);
 	else
 		for (int i = 0; i < p->nentries; i++)
-			table_insert(&p->entry_table, p->entries[i]);
+			table_insert(&p->entry_table, p->entries[i].tuple);
 	if (p->entry_table.rel)
 		table_end(&p->entry_table);
 }

@@ -55,6 +55,14 @@ typedef struct AccrualWrite
 	int64		seq;
 } AccrualWrite;
 
+/* A row of entries to be inserted, and its key */
+typedef struct EntryWrite
+{
+	HeapTuple	tuple;
+	int64		account_id;
+	int64		seq;
+} EntryWrite;
+
 typedef struct Posting
 {
 	Store	   *store;
@@ -72,7 +80,7 @@ typedef struct Posting
 	AccrualWrite *writes;
 	int			nwrites;
 	int			allocated_writes;
-	HeapTuple  *entries;		/* to be inserted, in the order of accounts */
+	EntryWrite *entries;		/* to be inserted, account after account */
 	int			nentries;
 	int			allocated_entries;
 	TimestampTz last_event;		/* memo of local_date() */

@@ -208,15 +208,20 @@ table_insert(StoreTableDesc *table, HeapTuple tuple)
 /* Rows that go into a page together, at most */
 #define CHUNK 500
 
+/*
+ * Insert rows as pages take them.  The slots share a descriptor that nobody counts
+ * references of: each would have to be remembered and forgotten.
+ */
 static void
 insert_into_heap(StoreTableDesc *table, HeapTuple *tuples, int n)
 {
 	TupleTableSlot *slots[CHUNK];
-	BulkInsertState bistate = GetBulkInsertState();
+	TupleDesc	desc = CreateTupleDescCopy(RelationGetDescr(table->rel));
+	BulkInsertState bistate = n > CHUNK ? GetBulkInsertState() : NULL;
 	int			nslots = Min(n, CHUNK);
 
 	for (int i = 0; i < nslots; i++)
-		slots[i] = MakeSingleTupleTableSlot(RelationGetDescr(table->rel), &TTSOpsHeapTuple);
+		slots[i] = MakeSingleTupleTableSlot(desc, &TTSOpsHeapTuple);
 	for (int done = 0; done < n; done += CHUNK)
 	{
 		int			now = Min(n - done, CHUNK);
@@ -232,7 +237,9 @@ insert_into_heap(StoreTableDesc *table, HeapTuple *tuples, int n)
 	}
 	for (int i = 0; i < nslots; i++)
 		ExecDropSingleTupleTableSlot(slots[i]);
-	FreeBulkInsertState(bistate);
+	FreeTupleDesc(desc);
+	if (bistate)
+		FreeBulkInsertState(bistate);
 }
 
 void

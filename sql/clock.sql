@@ -112,8 +112,9 @@ SELECT rebate.set_programme('UTC');
 \echo :LAST_ERROR_SQLSTATE
 SELECT rebate.set_programme('europe/berlin');
 
--- more than one batch, more than one look: every rebate once
+-- more than one batch, more than one look: every rebate once; an account comes several times, but never twice in a batch
 SET maintenance_work_mem = '1MB';
+SET rebate.clock_batch_time = '1s';
 INSERT INTO orders (id, customer, total, placed)
     SELECT g, 'm' || g % 700, 10, '2026-05-01'::timestamptz + g % 3 * interval '1 day' FROM generate_series(1000, 41000) g;
 CALL rebate.mature('2026-06-01');
@@ -121,6 +122,7 @@ SELECT job, state, batches > 10 AS batches, done FROM rebate.jobs;
 SELECT count(*), sum(available) FROM rebate.balances WHERE member LIKE 'm%';
 SELECT * FROM rebate.audit();
 RESET maintenance_work_mem;
+RESET rebate.clock_batch_time;
 
 -- what it refuses
 BEGIN;
