@@ -46,7 +46,14 @@ SELECT rebate.set_rule('tea', percent => 5, currency => 'EUR', scope => '{"merch
 SELECT rebate.set_rule('coupon', fixed => 3, currency => 'EUR', minimum => 50, condition => 'merchant <> ''shop 3''', refund => 'keep_until_full',
 	hold => '3 days', rule_group => 'shops', valid_from => soak.at(-40));
 
+-- two people
+CREATE ROLE soak_asks LOGIN IN ROLE rebate_owner;
+CREATE ROLE soak_agrees LOGIN IN ROLE rebate_owner;
+
+-- when each day began, by the clock on the wall
+CREATE TABLE soak.began (day int PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp());
+
 -- who follows all events by cursor
-CREATE TABLE soak.heard (event jsonb);
+CREATE TABLE soak.heard (account_id bigint, seq bigint);
 CREATE TABLE soak.place (cursor text);
 INSERT INTO soak.place VALUES (NULL);
