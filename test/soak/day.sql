@@ -12,7 +12,7 @@ FROM orders o WHERE o.original IS NULL AND soak.draw(o.n, 1000 + :day, 1000) < 2
 -- orders, one by one and several in a transaction, while members read
 \setenv SOAK_DAY :day
 \setenv SOAK_CHUNK :chunk
-\! pgbench -n -c 2 -t $SOAK_CHUNK -D day=$SOAK_DAY -f "$SOAK_DIR/order.pgbench@10" -f "$SOAK_DIR/basket.pgbench@1" -f "$SOAK_DIR/member.pgbench@1" --random-seed=$SOAK_DAY >"$SOAK_OUT/pgbench" 2>&1 || { cat "$SOAK_OUT/pgbench"; echo 'not ok - pgbench'; }
+\! pgbench -n -M prepared -c 2 -t $SOAK_CHUNK -D day=$SOAK_DAY -f "$SOAK_DIR/order.pgbench@20" -f "$SOAK_DIR/basket.pgbench@2" -f "$SOAK_DIR/member.pgbench@1" --random-seed=$SOAK_DAY >"$SOAK_OUT/pgbench" 2>&1 || { cat "$SOAK_OUT/pgbench"; echo 'not ok - pgbench'; }
 
 -- an import; each fifth day the night shift has switched rebates off, and catches up
 SELECT CASE WHEN :day % 5 = 4 THEN 'defer' ELSE 'on' END AS mode \gset

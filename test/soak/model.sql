@@ -102,8 +102,9 @@ BEGIN
 	FROM soak.today t, orders o WHERE t.n = a.n AND o.n = a.n AND (a.confirmed_at IS NOT NULL AND o.state <> 'paid' OR a.given_up_in <> o.state);
 	DELETE FROM soak.ageing a USING soak.today t WHERE a.n = t.n;
 	INSERT INTO soak.ageing
-	SELECT o.n, o.state, soak.due(o.n, o.ordered_at, o.ordered_at + CASE o.state WHEN 'paid' THEN interval '30 days' ELSE interval '45 days' END)
+	SELECT o.n, o.state, CASE WHEN EXISTS (SELECT FROM soak.dispute d WHERE d.n = o.n) THEN soak.due(o.n, o.ordered_at, v.due) ELSE v.due END
 	FROM soak.today t JOIN orders o ON o.n = t.n LEFT JOIN soak.aged a ON a.n = o.n
+	CROSS JOIN LATERAL (SELECT o.ordered_at + CASE o.state WHEN 'paid' THEN interval '30 days' ELSE interval '45 days' END AS due) v
 	WHERE o.original IS NULL AND o.amount IS NOT NULL AND o.customer IS NOT NULL
 		AND (o.state = 'paid' AND a.confirmed_at IS NULL OR o.state = 'new' AND a.given_up IS NOT TRUE)
 		AND NOT EXISTS (SELECT FROM soak.erased e WHERE e.customer = o.customer) AND NOT EXISTS (SELECT FROM soak.settled s WHERE s.n = o.n);
@@ -119,11 +120,11 @@ BEGIN
 	SELECT r.n, r.customer, r.curr, r.rule, r.phase, r.amount, v.due,
 		r.phase = 'confirmed' AND (EXISTS (SELECT FROM old WHERE old.n = r.n AND old.rule = r.rule AND old.customer = r.customer AND old.phase = 'confirmed' AND old.matured)
 			-- nothing to wait for
-			OR r.hold = interval '0' AND v.disputed IS NULL)
+			OR r.hold = interval '0' AND NOT v.disputed)
 	FROM soak.today t JOIN soak.ruled r ON r.n = t.n
-	LEFT JOIN (SELECT DISTINCT n AS disputed FROM soak.dispute) d ON d.disputed = r.n
-	CROSS JOIN LATERAL (SELECT d.disputed, CASE WHEN r.phase = 'confirmed' THEN CASE WHEN d.disputed IS NULL THEN r.confirmed_at + r.hold
-		ELSE soak.due(r.n, r.confirmed_at, r.confirmed_at + r.hold) END END AS due OFFSET 0) v
+	CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM soak.dispute d WHERE d.n = r.n) AS disputed OFFSET 0) d
+	CROSS JOIN LATERAL (SELECT d.disputed, CASE WHEN r.phase = 'confirmed' THEN CASE WHEN d.disputed THEN soak.due(r.n, r.confirmed_at, r.confirmed_at + r.hold)
+		ELSE r.confirmed_at + r.hold END END AS due OFFSET 0) v
 	WHERE r.amount <> 0;
 	UPDATE soak.wanted SET matured = true WHERE NOT matured AND due <= upto;
 	INSERT INTO soak.had SELECT DISTINCT w.n FROM soak.today t JOIN soak.wanted w ON w.n = t.n ON CONFLICT DO NOTHING;
