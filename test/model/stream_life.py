@@ -237,7 +237,11 @@ class Life:
         new = '%s' % (9001 + len(self.new_members)) if self.rng.random() < 0.8 else self.a_member()
         if new not in self.new_members:
             self.new_members.append(new)
-        return ('raw', (self.settle() if self.defer else 'RESET ROLE;\n') + 'SELECT model.replace_member(%s, %s);' % (lit(old), lit(new)))
+        return ('raw', (self.settle() if self.defer else 'RESET ROLE;\n') + self.alone('SELECT model.replace_member(%s, %s);' % (lit(old), lit(new))))
+
+    def alone(self, text):
+        """What changes members runs in no other isolation level."""
+        return 'BEGIN ISOLATION LEVEL READ COMMITTED;\n%s\nCOMMIT;' % text
 
     def second(self, text):
         """Said by another login."""
@@ -247,7 +251,7 @@ class Life:
         who = lit(self.a_member())
         off = self.rng.random() < 0.7
         return ('raw', (self.settle() if self.defer else 'RESET ROLE;\n') + ('SELECT rebate.request_erasure(coalesce((SELECT now FROM model.alias WHERE old = %s), %s));\n' % (who, who) if off else '')
-                + self.second('SELECT model.erase_member(%s, %s);' % (who, str(off).lower())))
+                + self.second(self.alone('SELECT model.erase_member(%s, %s);' % (who, str(off).lower()))))
 
     # -- a second person for rules --------------------------------------------------
 
