@@ -262,8 +262,8 @@ former_forget(Store *store, const char *key)
  * erased; so it is the keyed hash, from which nobody learns whose lock it is.
  *
  * Who opens many accounts locks all keys with one lock, which those who open few do
- * not look at.  So does, until the first change of a key makes the secret, everybody
- * who opens any.
+ * not look at.  So does everybody who opens any while there is no secret, as in a copy
+ * of a store that was restored without it; the first change of a key makes another.
  *----------------------------------------------------------------------------
  */
 #define LOCK_CLASS_KEYS	0x5204

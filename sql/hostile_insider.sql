@@ -15,6 +15,7 @@ CREATE ROLE regress_hostile_bob;
 CREATE ROLE regress_hostile_gate;
 CREATE ROLE regress_hostile_login;
 CREATE ROLE regress_hostile_mallory;
+CREATE ROLE regress_hostile_dev;
 CREATE SCHEMA hostile;
 GRANT USAGE, CREATE ON SCHEMA hostile TO PUBLIC;
 SELECT count(rebate.grant_right(r, 'regress_hostile_' || w)) FROM (VALUES ('owner', 'admin'), ('admin', 'admin'), ('ann', 'operator'),
@@ -57,6 +58,32 @@ DO $$BEGIN EXECUTE format('DROP ROLE %I', E'regress_hostile_made\n; CREATE ROLE 
 SELECT rebate.set_rule('deep', percent => 1, condition => repeat('NOT ', 300) || '(total > 0)', source => 'hostile.heads');
 SELECT rebate.set_rule('deep', percent => 1, base => 'total' || repeat(' + 1', 100), source => 'hostile.heads');
 SELECT rebate.set_rule('long', percent => 1, condition => 'total > 0' || repeat(' OR total > 0', 1000), source => 'hostile.heads');
+
+--
+-- a function that a superuser allowed is not replaced unseen: this one has the fingerprint of the first version of the store,
+-- a hash whose last block can be chosen
+--
+SET ROLE regress_hostile_dev;
+CREATE FUNCTION hostile.half(numeric) RETURNS numeric LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
+    AS 'BEGIN RETURN $1 / 2; END';
+RESET ROLE;
+SELECT rebate.allow_function('hostile.half(numeric)');
+SELECT fingerprint FROM rebate_data.allowed_function;
+SELECT rebate.set_rule('half', percent => 10, base => 'hostile.half(total)', source => 'hostile.heads');
+INSERT INTO hostile.heads VALUES (701, 'dev', 100);
+SELECT order_key, rule, earned FROM rebate.accruals WHERE order_key = '701' ORDER BY rule COLLATE "C";
+SET ROLE regress_hostile_dev;
+CREATE OR REPLACE FUNCTION hostile.half(numeric) RETURNS numeric LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
+    AS 'BEGIN RAISE WARNING ''as %'', current_user; RETURN 1000 * $1; END --                       1bw!!x#Srd1;';
+RESET ROLE;
+INSERT INTO hostile.heads VALUES (702, 'dev', 100);
+SELECT order_key, sqlstate FROM rebate.failures;
+SET ROLE regress_hostile_dev;
+CREATE OR REPLACE FUNCTION hostile.half(numeric) RETURNS numeric LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
+    AS 'BEGIN RETURN $1 / 2; END';
+RESET ROLE;
+SELECT healed, failing FROM rebate.retry();
+SELECT rebate.end_rule('half');
 
 --
 -- one person is not two: who asks for an erasure under the name that a gateway gives him, or under another name of his login
@@ -167,4 +194,5 @@ DROP EXTENSION rebate CASCADE;
 DROP SCHEMA rebate_data CASCADE;
 DROP SCHEMA IF EXISTS rebate CASCADE;
 DROP SCHEMA hostile CASCADE;
-DROP ROLE regress_hostile_owner, regress_hostile_admin, regress_hostile_ann, regress_hostile_bob, regress_hostile_gate, regress_hostile_login, regress_hostile_mallory;
+DROP ROLE regress_hostile_owner, regress_hostile_admin, regress_hostile_ann, regress_hostile_bob, regress_hostile_gate, regress_hostile_login, regress_hostile_mallory,
+    regress_hostile_dev;
