@@ -58,6 +58,11 @@ DO $$BEGIN EXECUTE format('DROP ROLE %I', E'regress_hostile_made\n; CREATE ROLE 
 SELECT rebate.set_rule('deep', percent => 1, condition => repeat('NOT ', 300) || '(total > 0)', source => 'hostile.heads');
 SELECT rebate.set_rule('deep', percent => 1, base => 'total' || repeat(' + 1', 100), source => 'hostile.heads');
 SELECT rebate.set_rule('long', percent => 1, condition => 'total > 0' || repeat(' OR total > 0', 1000), source => 'hostile.heads');
+-- nor does one with a pattern that takes a minute to compile, in each session; whatever the syntax of its repetitions
+SELECT rebate.set_rule('slow', percent => 1, condition => $$customer ~ '^((a{0,12}){0,12}){0,9}d'$$, source => 'hostile.heads');
+SELECT rebate.set_rule('slow', percent => 1, condition => $$regexp_like(customer, '^\(\(a\{0,12\}\)\{0,12\}\)\{0,9\}d', 'b')$$, source => 'hostile.heads');
+SELECT rebate.set_rule('quick', percent => 1, condition => $$customer ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' OR customer ~ '^(someone){1,9}[0-9]{0,9}@'$$,
+    source => 'hostile.heads');
 
 --
 -- a function that a superuser allowed is not replaced unseen: this one has the fingerprint of the first version of the store,
