@@ -305,6 +305,8 @@ check_builtin(CheckContext *context, Oid funcid, const char *name, Oid first_typ
 			  strcmp(name, "numeric_power") == 0))
 		expr_forbid_function(context, funcid,
 						_("Its result may have too many digits. Cast to double precision."));
+	else if (first_type == NUMERICOID && (strcmp(name, "gcd") == 0 || strcmp(name, "lcm") == 0))
+		expr_forbid_function(context, funcid, _("It takes too long for numbers with many digits."));
 
 	if (IN_LIST(name, any_output))
 	{

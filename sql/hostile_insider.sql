@@ -61,6 +61,7 @@ SELECT rebate.set_rule('long', percent => 1, condition => 'total > 0' || repeat(
 -- nor does one with a pattern that takes a minute to compile, in each session; whatever the syntax of its repetitions
 SELECT rebate.set_rule('slow', percent => 1, condition => $$customer ~ '^((a{0,12}){0,12}){0,9}d'$$, source => 'hostile.heads');
 SELECT rebate.set_rule('slow', percent => 1, condition => $$regexp_like(customer, '^\(\(a\{0,12\}\)\{0,12\}\)\{0,9\}d', 'b')$$, source => 'hostile.heads');
+SELECT rebate.set_rule('slow', percent => 1, base => 'gcd(total, 1' || repeat('7', 1000) || ')', source => 'hostile.heads');
 SELECT rebate.set_rule('quick', percent => 1, condition => $$customer ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' OR customer ~ '^(someone){1,9}[0-9]{0,9}@'$$,
     source => 'hostile.heads');
 
