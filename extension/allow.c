@@ -17,7 +17,9 @@
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
+#include "common/cryptohash.h"
 #include "common/hashfn.h"
+#include "common/sha2.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/array.h"
@@ -96,12 +98,9 @@ proc_parsed_body(Oid funcid, HeapTuple tuple)
 												   ObjectIdGetDatum(funcid)));
 }
 
-/*
- * A number that is another one, but for one chance in 2^64, when anything of
- * the function is another: language, owner, properties, settings, body.
- */
-static int64
-fingerprint(Oid funcid, HeapTuple tuple)
+/* All that makes the function what it is: language, owner, properties, settings, body */
+static char *
+describe(Oid funcid, HeapTuple tuple)
 {
 	Form_pg_proc proc = (Form_pg_proc) GETSTRUCT(tuple);
 	char	   *parsed = proc_parsed_body(funcid, tuple);
@@ -117,7 +116,35 @@ fingerprint(Oid funcid, HeapTuple tuple)
 	appendStringInfo(&buf, "%zu|%s|%s|%s", strlen(proc_text(tuple, Anum_pg_proc_prosrc)),
 					 proc_text(tuple, Anum_pg_proc_prosrc), proc_text(tuple, Anum_pg_proc_probin),
 					 parsed ? parsed : "");
-	return (int64) hash_bytes_extended((const unsigned char *) buf.data, buf.len, 0);
+	return buf.data;
+}
+
+/*
+ * What the first version of the store keeps of it.  Whoever owns the function can
+ * make another one with this number.
+ */
+static int64
+fingerprint(const char *description)
+{
+	return (int64) hash_bytes_extended((const unsigned char *) description, strlen(description), 0);
+}
+
+/* Its SHA-256, which nobody can aim at */
+static bytea *
+digest(const char *description)
+{
+	pg_cryptohash_ctx *ctx = pg_cryptohash_create(PG_SHA256);
+	bytea	   *result = palloc(VARHDRSZ + PG_SHA256_DIGEST_LENGTH);
+
+	if (ctx == NULL || pg_cryptohash_init(ctx) < 0 ||
+		pg_cryptohash_update(ctx, (const uint8 *) description, strlen(description)) < 0 ||
+		pg_cryptohash_final(ctx, (uint8 *) VARDATA(result), PG_SHA256_DIGEST_LENGTH) < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not compute the digest of a function")));
+	pg_cryptohash_free(ctx);
+	SET_VARSIZE(result, VARHDRSZ + PG_SHA256_DIGEST_LENGTH);
+	return result;
 }
 
 /*
@@ -161,16 +188,53 @@ check_suitable(Oid funcid, HeapTuple tuple)
 				 errhint("ALTER FUNCTION %s SET search_path = pg_catalog, pg_temp.", name)));
 }
 
-/* The fingerprint that was recorded for a function; false if there is none. */
-static bool
-recorded_fingerprint(Store *store, const char *name, int64 *result)
+/* The column that version 2 of the store added, wherever it is; 0: there is none. */
+static AttrNumber
+digest_column(Store *store, TupleDesc desc)
 {
-	Relation	rel = store_open(store, ST_ALLOWED_FUNCTION, AccessShareLock);
+	for (int i = 0; store->version >= 2 && i < desc->natts; i++)
+		if (!TupleDescAttr(desc, i)->attisdropped &&
+			strcmp(NameStr(TupleDescAttr(desc, i)->attname), "digest") == 0)
+			return i + 1;
+	return 0;
+}
+
+/*
+ * Does a row of the table tell of this description?  By its digest, unless the row
+ * is of a store of version 1, or of a library that knows no other.
+ */
+static bool
+row_tells(HeapTuple tuple, TupleDesc desc, AttrNumber column, const char *description)
+{
+	bool		isnull = true;
+	Datum		value = column ? heap_getattr(tuple, column, desc, &isnull) : (Datum) 0;
+
+	if (!isnull)
+		return DatumGetBool(DirectFunctionCall2(byteaeq, value,
+												PointerGetDatum(digest(description))));
+	return DatumGetInt64(heap_getattr(tuple, 2, desc, &isnull)) == fingerprint(description);
+}
+
+bool
+function_is_allowed(Oid funcid)
+{
+	Store	   *store = store_get(true);
+	HeapTuple	proc;
+	Relation	rel;
 	Snapshot	snapshot;
 	SysScanDesc scan;
 	HeapTuple	tuple;
+	char	   *name;
 	bool		found = false;
+	bool		result = false;
 
+	if (store == NULL)
+		return false;
+	proc = SearchSysCache1(PROCOID, ObjectIdGetDatum(funcid));
+	if (!HeapTupleIsValid(proc))
+		return false;
+	name = format_procedure_qualified(funcid);
+	rel = store_open(store, ST_ALLOWED_FUNCTION, AccessShareLock);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
 	while (!found && HeapTupleIsValid(tuple = systable_getnext(scan)))
@@ -180,34 +244,77 @@ recorded_fingerprint(Store *store, const char *name, int64 *result)
 
 		if (strcmp(TextDatumGetCString(heap_getattr(tuple, 1, desc, &isnull)), name) != 0)
 			continue;
-		*result = DatumGetInt64(heap_getattr(tuple, 2, desc, &isnull));
 		found = true;
+		/* also of one that is not as it was: it may be made so again */
+		in_use = true;
+		result = row_tells(tuple, desc, digest_column(store, desc), describe(funcid, proc));
 	}
 	systable_endscan(scan);
 	UnregisterSnapshot(snapshot);
 	table_close(rel, AccessShareLock);
-	return found;
+	ReleaseSysCache(proc);
+	return result;
 }
 
-bool
-function_is_allowed(Oid funcid)
+/*
+ * Write down a function as it is now.  A row that is there is replaced, or (seal)
+ * completed if it tells of just this.
+ */
+static void
+record(Store *store, Oid funcid, bool seal)
 {
-	Store	   *store = store_get(true);
-	HeapTuple	tuple;
-	int64		recorded;
-	bool		result;
+	HeapTuple	proc = SearchSysCache1(PROCOID, ObjectIdGetDatum(funcid));
+	const char *description = describe(funcid, proc);
+	StoreSpi	scope;
+	SqlParams	params = {0};
 
-	if (store == NULL ||
-		!recorded_fingerprint(store, format_procedure_qualified(funcid), &recorded))
-		return false;
-	/* also of one that is not as it was: it may be made so again */
-	in_use = true;
-	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(funcid));
-	if (!HeapTupleIsValid(tuple))
-		return false;
-	result = recorded == fingerprint(funcid, tuple);
-	ReleaseSysCache(tuple);
-	return result;
+	ReleaseSysCache(proc);
+	sql_text(&params, format_procedure_qualified(funcid));
+	sql_param(&params, INT8OID, Int64GetDatum(fingerprint(description)), false);
+	if (store->version >= 2)
+		sql_param(&params, BYTEAOID, PointerGetDatum(digest(description)), false);
+	store_spi_begin(store, &scope);
+	if (seal)
+		sql_run("UPDATE rebate_data.allowed_function SET digest = $3"
+				" WHERE function = $1 AND fingerprint = $2 AND digest IS NULL", &params, SPI_OK_UPDATE);
+	else
+		sql_run(store->version >= 2 ?
+				"INSERT INTO rebate_data.allowed_function (function, fingerprint, digest) VALUES ($1, $2, $3)"
+				" ON CONFLICT (function) DO UPDATE SET fingerprint = excluded.fingerprint, digest = excluded.digest,"
+				"  allowed_at = excluded.allowed_at, allowed_by = excluded.allowed_by" :
+				"INSERT INTO rebate_data.allowed_function (function, fingerprint) VALUES ($1, $2)"
+				" ON CONFLICT (function) DO UPDATE SET fingerprint = excluded.fingerprint,"
+				"  allowed_at = excluded.allowed_at, allowed_by = excluded.allowed_by",
+				&params, SPI_OK_INSERT);
+	store_spi_end(&scope);
+}
+
+/*
+ * Functions that were allowed in version 1 of the store get a digest, as they are at
+ * its upgrade, if they have the fingerprint that was recorded.
+ */
+void
+allow_seal(Store *store)
+{
+	MemoryContext context = CurrentMemoryContext;
+	StoreSpi	scope;
+	uint64		n;
+	Oid		   *candidates;
+
+	store_spi_begin(store, &scope);
+	n = sql_run("SELECT p.oid FROM pg_proc p WHERE p.provolatile = 'i' AND EXISTS ("
+				"  SELECT FROM rebate_data.allowed_function a WHERE a.digest IS NULL"
+				"     AND strpos(a.function, quote_ident(p.proname)) > 0)", NULL, SPI_OK_SELECT);
+	candidates = MemoryContextAlloc(context, sizeof(Oid) * Max(n, 1));
+	for (uint64 i = 0; i < n; i++)
+	{
+		bool		isnull;
+
+		candidates[i] = DatumGetObjectId(sql_get(i, 1, &isnull));
+	}
+	store_spi_end(&scope);
+	for (uint64 i = 0; i < n; i++)
+		record(store, candidates[i], true);
 }
 
 /* rebate.allow_function(function, allowed) */
@@ -219,7 +326,6 @@ rebate_allow_function(PG_FUNCTION_ARGS)
 	Store	   *store;
 	StoreSpi	scope;
 	SqlParams	params = {0};
-	char	   *name;
 
 	if (!superuser())
 		ereport(ERROR,
@@ -240,24 +346,19 @@ rebate_allow_function(PG_FUNCTION_ARGS)
 	(void) collect_flush();
 	(void) create_store_if_missing();
 	store = store_get(false);
-	name = format_procedure_qualified(funcid);
 	if (PG_GETARG_BOOL(1))
 		check_suitable(funcid, tuple);
 
-	sql_text(&params, name);
-	store_spi_begin(store, &scope);
-	if (PG_GETARG_BOOL(1))
-	{
-		sql_param(&params, INT8OID, Int64GetDatum(fingerprint(funcid, tuple)), false);
-		sql_run("INSERT INTO rebate_data.allowed_function (function, fingerprint) VALUES ($1, $2)"
-				" ON CONFLICT (function) DO UPDATE SET fingerprint = excluded.fingerprint,"
-				"  allowed_at = excluded.allowed_at, allowed_by = excluded.allowed_by",
-				&params, SPI_OK_INSERT);
-	}
-	else
-		sql_run("DELETE FROM rebate_data.allowed_function WHERE function = $1", &params, SPI_OK_DELETE);
-	store_spi_end(&scope);
 	ReleaseSysCache(tuple);
+	if (PG_GETARG_BOOL(1))
+		record(store, funcid, false);
+	else
+	{
+		sql_text(&params, format_procedure_qualified(funcid));
+		store_spi_begin(store, &scope);
+		sql_run("DELETE FROM rebate_data.allowed_function WHERE function = $1", &params, SPI_OK_DELETE);
+		store_spi_end(&scope);
+	}
 	store_rules_changed(store);
 	PG_RETURN_VOID();
 }

@@ -33,6 +33,7 @@
 #include "collect.h"
 #include "delivery.h"
 #include "event.h"
+#include "former.h"
 #include "identity.h"
 #include "rights.h"
 
@@ -176,16 +177,26 @@ was_asked_for(Store *store, const char *member)
 	return there;
 }
 
-/* Record that a channel was asked for; "key" is read, or made if there is none. */
+/*
+ * Record that a channel was asked for; "key" is read, or made if there is none.  A
+ * key that a member had once gets a name as any other does, on which nothing will
+ * come, and is not written down: an erased one must not come back this way.
+ */
 static void
 ask_for_channel(Store *store, const char *member, uint8 *key)
 {
 	SqlParams	params = {0};
 	StoreSpi	scope;
+	char	   *now;
 
 	write_key(true);
 	if (!read_key(key))
 		elog(ERROR, "the key of channels is not there");
+	/* nor while he is being erased */
+	if (store->version >= 2)
+		former_lock_open(store, (const char *const *) &member, 1);
+	if (former_find_now(store, member, &now) != FORMER_NOT)
+		return;
 	sql_text(&params, member);
 	store_spi_begin(store, &scope);
 	sql_run("INSERT INTO rebate_data.channel (member) VALUES ($1) ON CONFLICT (member) DO NOTHING",

@@ -110,6 +110,18 @@ static const char *const foreign_sql =
 "  FROM ours o WHERE o.relpersistence = 'u'"
 " ORDER BY 1, 2";
 
+/* A text as a comment in SQL: a name in it may hold the end of a line. */
+static char *
+comment(const char *text)
+{
+	char	   *result = psprintf("-- %s", text);
+
+	for (char *c = result; *c; c++)
+		if (*c == '\n' || *c == '\r')
+			*c = ' ';
+	return result;
+}
+
 /* A line for each thing that is known to stop the engine, or what it said itself */
 void
 doctor_damage(ReturnSetInfo *result, const ErrorData *damage)
@@ -134,5 +146,5 @@ doctor_damage(ReturnSetInfo *result, const ErrorData *damage)
 		doctor_say(result, "store", STORE_SCHEMA, "problem",
 				   damage->detail ? psprintf("%s. %s", damage->message, damage->detail) :
 				   damage->message,
-				   psprintf("-- %s", damage->hint ? damage->hint : "Restore the store from a backup."));
+				   comment(damage->hint ? damage->hint : "Restore the store from a backup."));
 }

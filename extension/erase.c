@@ -13,10 +13,12 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/heap.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -127,30 +129,6 @@ close_channel(Store *store, const char *member)
 	CacheInvalidateRelcacheByRelid(store->tables[ST_CHANNEL]);
 }
 
-/* Raise unless the key is that of a member of today. */
-static void
-check_current(Store *store, const char *member)
-{
-	char	   *now;
-
-	switch (former_find_now(store, member, &now))
-	{
-		case FORMER_ERASED:
-			ereport(ERROR,
-					(errcode(ERRCODE_RB_ERASURE_REFUSED),
-					 errmsg("the member is erased")));
-			break;
-		case FORMER_REPLACED:
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("the member has another key now"),
-					 errhint("It is \"%s\".", now)));
-			break;
-		default:
-			break;
-	}
-}
-
 /*----------------------------------------------------------------------------
  * Another key
  *----------------------------------------------------------------------------
@@ -197,8 +175,8 @@ rebate_replace_member(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the new key is the old one")));
-	former_lock_change((const char *const[]) {change.member, change.now}, 2);
-	check_current(store, change.member);
+	former_lock_change(store, (const char *const[]) {change.member, change.now}, 2);
+	former_check(store, change.member);
 	check_new_key(store, change.member, change.now);
 
 	post_change_member(store, &change);
@@ -234,7 +212,8 @@ rebate_request_erasure(PG_FUNCTION_ARGS)
 	StoreSpi	scope;
 	SqlParams	params = {0};
 
-	check_current(store, member);
+	former_lock_open(store, (const char *const *) &member, 1);
+	former_check(store, member);
 	if (!has_account(store, member))
 		ereport(ERROR,
 				(errcode(ERRCODE_NO_DATA_FOUND),
@@ -306,7 +285,8 @@ check_request(Store *store, const char *member)
 		ereport(ERROR,
 				(errcode(ERRCODE_RB_ERASURE_REFUSED),
 				 errmsg("who asks to write off a balance cannot agree to it"),
-				 errdetail("It takes two people, with logins of their own.")));
+				 errdetail("It was asked for by %s; you are %s.", person_text(&by), person_text(&person)),
+				 errhint("It takes two people, with logins of their own.")));
 }
 
 /* Write down who was erased, by whom, and who had asked for it. */
@@ -379,12 +359,54 @@ static const char *const erase_texts[] = {
 	"                                    'source ' || x.source_id || ', order ' || x.order_key))",
 };
 
+/* Statistics of the planner have values of rows: columns of texts of ours that have $1 */
+static const char statistics_sql[] =
+	"SELECT c.oid, a.attnum, format('ANALYZE rebate_data.%I (%I)', c.relname, a.attname)"
+	"  FROM pg_stats s JOIN pg_class c ON c.relname = s.tablename AND c.relnamespace = 'rebate_data'::regnamespace"
+	"  JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = s.attname"
+	" WHERE s.schemaname = 'rebate_data' AND a.atttypid = 'text'::regtype AND a.attname <> 'order_key'"
+	"   AND EXISTS (SELECT FROM unnest(s.most_common_vals::text::text[] || s.histogram_bounds::text::text[]) v"
+	"                WHERE v ~ " KEY_PATTERN ")";
+
+/*
+ * A large table may not be analysed again for a long time, and one that is empty by
+ * now never is; so what is known of the column goes first.  The lock keeps out
+ * an ANALYZE that has read the rows as they were.
+ */
+static void
+erase_statistics(Store *store, const char *member)
+{
+	StoreSpi	scope;
+	SqlParams	params = {0};
+	uint64		n;
+	List	   *commands = NIL;
+	ListCell   *lc;
+
+	sql_text(&params, member);
+	store_spi_begin(store, &scope);
+	n = sql_run(statistics_sql, &params, SPI_OK_SELECT);
+	for (uint64 i = 0; i < n; i++)
+	{
+		bool		isnull;
+		Oid			relid = DatumGetObjectId(sql_get(i, 1, &isnull));
+
+		LockRelationOid(relid, ShareUpdateExclusiveLock);
+		RemoveStatistics(relid, DatumGetInt16(sql_get(i, 2, &isnull)));
+		commands = lappend(commands, sql_get_text(i, 3, CurrentMemoryContext));
+	}
+	CommandCounterIncrement();
+	foreach(lc, commands)
+		sql_run(lfirst(lc), NULL, SPI_OK_UTILITY);
+	store_spi_end(&scope);
+}
+
 static void
 erase_traces(Store *store, const char *member, const char *pseudonym)
 {
 	for (int i = 0; i < (int) lengthof(erase_texts); i++)
 		(void) run_about(store, erase_texts[i], member, pseudonym,
 						 strncmp(erase_texts[i], "DELETE", 6) == 0 ? SPI_OK_DELETE : SPI_OK_UPDATE);
+	erase_statistics(store, member);
 }
 
 /* Reading the member of an order that was set aside */
@@ -506,10 +528,10 @@ rebate_erase_member(PG_FUNCTION_ARGS)
 	bool		again;
 
 	require_new_snapshots("rebate.erase_member");
-	former_lock_change(&change.member, 1);
+	former_lock_change(store, (const char *const *) &change.member, 1);
 	again = former_find_now(store, change.member, &now) == FORMER_ERASED;
 	if (!again)
-		check_current(store, change.member);
+		former_check(store, change.member);
 	if (write_off)
 		check_request(store, change.member);
 

@@ -433,6 +433,7 @@ expr_check(Relation rel, const char *what, const char *text, Oid want,
 	tree = analyse(rel, what, place.text, want, &coerced, &attnos, &max_length);
 	check_columns(rel, attnos);
 	check_privileges(rel, attnos);
+	expr_check_depth(tree);
 
 	pin_settings(text_pins, lengthof(text_pins), &nestlevel);
 	dpcontext = deparse_context_for(RelationGetRelationName(rel),

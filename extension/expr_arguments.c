@@ -8,9 +8,14 @@
  */
 #include "expr_check_internal.h"
 
+#include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
+#include "regex/regex.h"
+#include "regex/regexport.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
@@ -23,6 +28,9 @@
 
 /* Greatest length of a pattern, in bytes */
 #define MAX_PATTERN_LENGTH	1024
+
+/* Most states of a regular expression: each session compiles it, and walks over them for each character */
+#define MAX_REGEX_STATES	1000
 
 /* char(n) and bit(n) pad to n */
 #define MAX_PADDED		8192
@@ -120,6 +128,35 @@ regex_is_slow(const char *regex)
 }
 
 /*
+ * How many states a regular expression has, its counted repetitions written out; in
+ * whichever of the syntaxes that flags can ask for it has the most.
+ */
+static int
+regex_states(const char *regex)
+{
+	static const int syntaxes[] = {REG_ADVANCED, REG_ADVANCED | REG_EXPANDED, REG_EXTENDED, REG_BASIC};
+	size_t		length = strlen(regex);
+	pg_wchar   *wide = palloc(sizeof(pg_wchar) * (length + 1));
+	int			result = 0;
+
+	length = pg_mb2wchar_with_len(regex, wide, length);
+	for (int i = 0; i < (int) lengthof(syntaxes); i++)
+	{
+		regex_t		compiled;
+
+		/* what is none fails where it is used */
+		if (pg_regcomp(&compiled, wide, length, syntaxes[i], C_COLLATION_OID) == REG_OKAY)
+		{
+			result = Max(result, pg_reg_getnumstates(&compiled));
+			pg_regfree(&compiled);
+		}
+		CHECK_FOR_INTERRUPTS();
+	}
+	pfree(wide);
+	return result;
+}
+
+/*
  * Patterns.  A regular expression or JSON path is a constant, and of a kind
  * whose time goes by the length of what it is applied to.  What LIKE compares
  * with may come from the row, but is short then.  So is a value that a JSON path
@@ -172,6 +209,8 @@ check_pattern(CheckContext *context, Oid funcid, const char *name, List *args)
 	else if (regex_is_slow(source))
 		expr_forbid_function(context, funcid,
 						_("Its pattern refers back or looks around, which may take too long."));
+	else if (regex_states(source) > MAX_REGEX_STATES)
+		expr_forbid_function(context, funcid, _("Its pattern repeats too much."));
 }
 
 /*
@@ -266,6 +305,8 @@ check_builtin(CheckContext *context, Oid funcid, const char *name, Oid first_typ
 			  strcmp(name, "numeric_power") == 0))
 		expr_forbid_function(context, funcid,
 						_("Its result may have too many digits. Cast to double precision."));
+	else if (first_type == NUMERICOID && (strcmp(name, "gcd") == 0 || strcmp(name, "lcm") == 0))
+		expr_forbid_function(context, funcid, _("It takes too long for numbers with many digits."));
 
 	if (IN_LIST(name, any_output))
 	{

@@ -31,6 +31,9 @@
 #include "utils/syscache.h"
 #include "utils/typcache.h"
 
+/* Deepest nesting of what a person writes */
+#define MAX_DEPTH	200
+
 /* Immutable built-ins that are refused all the same */
 static const char *const denied[] = {
 	"array_fill", "factorial", "jsonb_path_query_array", "lpad",
@@ -411,6 +414,37 @@ expr_forbid(ParseState *pstate, Node *tree, int *max_length)
 	forbid_walker(tree, &context);
 	*max_length = context.max_length;
 	return context.attnos;
+}
+
+/*
+ * Raise RB004 for an expression that is nested too deep.
+ */
+static bool
+depth_walker(Node *node, void *arg)
+{
+	CheckContext *context = arg;
+	bool		result;
+
+	if (node == NULL)
+		return false;
+	if (++context->depth > MAX_DEPTH)
+		ereport(ERROR,
+				(errcode(ERRCODE_RB_FORBIDDEN_EXPRESSION),
+				 errmsg("expression over an order is nested more than %d levels deep", MAX_DEPTH)));
+	result = expression_tree_walker(node, depth_walker, context);
+	context->depth--;
+	return result;
+}
+
+/*
+ * Check the depth of a transformed expression, see the header.
+ */
+void
+expr_check_depth(Node *tree)
+{
+	CheckContext context = {0};
+
+	(void) depth_walker(tree, &context);
 }
 
 /*

@@ -22,6 +22,13 @@ extern void expr_forbid_raw(ParseState *pstate, Node *raw);
 extern Bitmapset *expr_forbid(ParseState *pstate, Node *tree, int *max_length);
 
 /*
+ * Refuse (RB004) what is nested so deep that an order, in a session with less stack
+ * left than its author had, would fail by it.  Asked of its author only: a rule that is
+ * there goes on.
+ */
+extern void expr_check_depth(Node *tree);
+
+/*
  * Does a type hold domains inside, as elements, fields or bounds?  To read a
  * literal of it runs their checks, which may call anybody's functions.
  */

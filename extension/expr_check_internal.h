@@ -17,6 +17,7 @@ typedef struct CheckContext
 	int			growing;
 	int			max_length;
 	Node	   *node;			/* whose functions are being checked */
+	int			depth;			/* of the walk by expr_check_depth() */
 } CheckContext;
 
 /* Is a name in a list?  All lists of names are sorted. */

@@ -12,7 +12,6 @@
 #include "access/genam.h"
 #include "access/table.h"
 #include "catalog/pg_type.h"
-#include "common/hashfn.h"
 #include "common/hmac.h"
 #include "common/sha2.h"
 #include "miscadmin.h"
@@ -142,6 +141,29 @@ former_find_now(Store *store, const char *key, char **now)
 	return former_any_now(store) ? former_find(store, key, now) : FORMER_NOT;
 }
 
+void
+former_check(Store *store, const char *key)
+{
+	char	   *now;
+
+	switch (former_find_now(store, key, &now))
+	{
+		case FORMER_ERASED:
+			ereport(ERROR,
+					(errcode(ERRCODE_RB_ERASURE_REFUSED),
+					 errmsg("the member is erased")));
+			break;
+		case FORMER_REPLACED:
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("the member has another key now"),
+					 errhint("It is \"%s\".", now)));
+			break;
+		default:
+			break;
+	}
+}
+
 /*----------------------------------------------------------------------------
  * Writing
  *----------------------------------------------------------------------------
@@ -192,8 +214,6 @@ former_record(Store *store, const char *key, const char *now)
 	StoreSpi	scope;
 	SqlParams	params = {0};
 
-	if (!store->has_former_key)
-		make_secret(store);
 	sql_param(&params, BYTEAOID, former_hash(store, key), false);
 	sql_text(&params, now);
 	former_changes(store);
@@ -238,8 +258,12 @@ former_forget(Store *store, const char *key)
  *
  * An account that is being opened has no row that somebody else could lock.
  * Keys are locked by their hash: two with one hash share a lock, and wait for each
- * other in vain at worst.  Who opens many accounts locks all keys with one lock,
- * which those who open few do not look at.
+ * other in vain at worst.  Everybody may read pg_locks, also while a member is being
+ * erased; so it is the keyed hash, from which nobody learns whose lock it is.
+ *
+ * Who opens many accounts locks all keys with one lock, which those who open few do
+ * not look at.  So does everybody who opens any while there is no secret, as in a copy
+ * of a store that was restored without it; the first change of a key makes another.
  *----------------------------------------------------------------------------
  */
 #define LOCK_CLASS_KEYS	0x5204
@@ -259,10 +283,25 @@ acquire(uint16 class, uint64 hash, LOCKMODE mode)
 	(void) LockAcquire(&tag, mode, false, false);
 }
 
+/* The first bytes of its keyed hash */
 static uint64
-hash_key(const char *key)
+hash_key(Store *store, const char *key)
 {
-	return hash_bytes_extended((const unsigned char *) key, strlen(key), 0);
+	bytea	   *hash = DatumGetByteaP(former_hash(store, key));
+	uint64		result;
+
+	memcpy(&result, VARDATA(hash), sizeof(result));
+	pfree(hash);
+	return result;
+}
+
+/* Is there a secret by now? */
+static bool
+find_secret(Store *store)
+{
+	if (!store->has_former_key)
+		former_read_key(store);
+	return store->has_former_key;
 }
 
 static int
@@ -276,33 +315,38 @@ compare_hashes(const void *a, const void *b)
 
 /* Lock keys, in the order of their hashes: two who lock several do not wait for each other. */
 static void
-lock_keys(const char *const *keys, int n, LOCKMODE mode)
+lock_keys(Store *store, const char *const *keys, int n, LOCKMODE mode)
 {
 	uint64		hashes[MAX_KEY_LOCKS];
 
 	for (int i = 0; i < n; i++)
-		hashes[i] = hash_key(keys[i]);
+		hashes[i] = hash_key(store, keys[i]);
 	qsort(hashes, n, sizeof(uint64), compare_hashes);
 	for (int i = 0; i < n; i++)
 		acquire(LOCK_CLASS_KEY, hashes[i], mode);
 }
 
 void
-former_lock_open(const char *const *keys, int n)
+former_lock_open(Store *store, const char *const *keys, int n)
 {
 	/* once all are locked no other lock is asked for, also after a rollback to before */
 	nkey_locks = Min(nkey_locks + n, MAX_KEY_LOCKS + 1);
-	if (nkey_locks > MAX_KEY_LOCKS)
+	if (nkey_locks > MAX_KEY_LOCKS || !find_secret(store))
 		acquire(LOCK_CLASS_KEYS, 0, ShareLock);
 	else
-		lock_keys(keys, n, ShareLock);
+		lock_keys(store, keys, n, ShareLock);
 }
 
 /* The lock of all comes last: who holds that of a key may still want it. */
 void
-former_lock_change(const char *const *keys, int n)
+former_lock_change(Store *store, const char *const *keys, int n)
 {
-	lock_keys(keys, n, ExclusiveLock);
+	if (!find_secret(store))
+	{
+		acquire(LOCK_CLASS_KEYS, 0, RowExclusiveLock);
+		make_secret(store);
+	}
+	lock_keys(store, keys, n, ExclusiveLock);
 	acquire(LOCK_CLASS_KEYS, 0, RowExclusiveLock);
 }
 

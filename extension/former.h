@@ -33,6 +33,9 @@ extern FormerKind former_find(Store *store, const char *key, char **now);
 extern bool former_any_now(Store *store);
 extern FormerKind former_find_now(Store *store, const char *key, char **now);
 
+/* Raise unless the key is one of today: not that of an erased member, nor replaced. */
+extern void former_check(Store *store, const char *key);
+
 /* Record, in one call of the functions below, what became of a key */
 extern void former_record(Store *store, const char *key, const char *now);
 
@@ -46,8 +49,8 @@ extern void former_forget(Store *store, const char *key);
  * Whoever opens accounts for these keys keeps them, until his transaction ends,
  * from being replaced or erased; the other waits for those who opened any.
  */
-extern void former_lock_open(const char *const *keys, int n);
-extern void former_lock_change(const char *const *keys, int n);
+extern void former_lock_open(Store *store, const char *const *keys, int n);
+extern void former_lock_change(Store *store, const char *const *keys, int n);
 
 /* End of the transaction */
 extern void former_at_xact_end(void);

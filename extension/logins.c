@@ -23,6 +23,7 @@
 
 #include "api.h"
 #include "collect.h"
+#include "former.h"
 #include "identity.h"
 #include "rights.h"
 
@@ -91,6 +92,8 @@ rebate_map_login(PG_FUNCTION_ARGS)
 	login = NameStr(*PG_GETARG_NAME(0));
 	member = api_text(fcinfo, 1);
 	identity_check_member(member);
+	former_lock_open(store, (const char *const *) &member, 1);
+	former_check(store, member);
 
 	sql_text(&params, login);
 	sql_text(&params, member);

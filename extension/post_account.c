@@ -182,7 +182,7 @@ drop_former(Store *store, AccountToFind *accounts, int n)
 	keys = palloc(sizeof(char *) * n);
 	for (int i = 0; i < n; i++)
 		keys[i] = accounts[i].member;
-	former_lock_open(keys, n);
+	former_lock_open(store, keys, n);
 	pfree(keys);
 	if (!former_any_now(store))
 		return n;

@@ -345,7 +345,7 @@ schedule_check(ScheduleReport report, void *arg)
 		else
 			report(arg, "pg_cron", "notice",
 				   "it is not in this database: another scheduler must call the procedures that wait for a time",
-				   "SELECT * FROM rebate.schedule() says what to do");
+				   "SELECT * FROM rebate.schedule() -- says what to do");
 		return false;
 	}
 	level = sql_begin();

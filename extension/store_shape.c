@@ -179,7 +179,8 @@ static const struct
 	},
 	[ST_ALLOWED_FUNCTION] = {
 		"allowed_function", false,
-		"function text/C!, fingerprint int8!, allowed_at timestamptz!=, allowed_by text!="
+		"function text/C!, fingerprint int8!, allowed_at timestamptz!=, allowed_by text!=",
+		.added = "digest bytea"
 	},
 	[ST_JOB] = {
 		"job", false,

@@ -18,6 +18,7 @@
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 
+#include "allow.h"
 #include "api.h"
 #include "collect.h"
 #include "create_store.h"
@@ -102,7 +103,9 @@ rebate_upgrade_store(PG_FUNCTION_ARGS)
 	store_spi_end(&scope);
 	make_ours(extowner, owner);
 	end_scripts(level);
-	store_rules_changed(store_get(false));
+	store = store_get(false);
+	allow_seal(store);
+	store_rules_changed(store);
 	PG_RETURN_INT32(version);
 }
 

@@ -27,6 +27,10 @@ CREATE TABLE rebate_data.login (
 ) USING heap;
 COMMENT ON TABLE rebate_data.login IS 'roles that see the rows of a member: by name, and in the cluster where that was said only if the role is still the same';
 
+-- allowed functions
+ALTER TABLE rebate_data.allowed_function ADD COLUMN digest bytea;
+COMMENT ON COLUMN rebate_data.allowed_function.digest IS 'SHA-256 of all that makes the function what it is; NULL: written by a library of 0.1.0, which knows the fingerprint only';
+
 -- approval of rules
 CREATE TABLE rebate_data.draft (
 	draft_id		integer PRIMARY KEY,
@@ -76,6 +80,8 @@ CREATE TABLE rebate_data.former_secret (
 	key	bytea NOT NULL
 );
 COMMENT ON TABLE rebate_data.former_secret IS 'one row: the secret of the hashes in rebate_data.former_member';
+INSERT INTO rebate_data.former_secret (key)
+	VALUES (pg_catalog.sha256(pg_catalog.uuid_send(pg_catalog.gen_random_uuid()) || pg_catalog.uuid_send(pg_catalog.gen_random_uuid())));
 
 CREATE TABLE rebate_data.erasure (
 	member			text COLLATE "C" PRIMARY KEY,

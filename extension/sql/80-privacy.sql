@@ -96,7 +96,7 @@ SELECT * FROM (VALUES
 	('rebate_data', 'draft', 'decided_claim', 'name of staff', 'for good', 'stays'),
 	('rebate_data', 'rule_control', 'changed_by', 'login of staff', 'for good', 'stays'),
 	('rebate_data', 'rule_control', 'changed_claim', 'name of staff', 'for good', 'stays'),
-	('rebate_data', 'granted_right', 'role_name', 'login of staff', 'until rebate.revoke_right()', 'stays'),
+	('rebate_data', 'granted_right', 'role_name', 'login of staff, or of a member', 'until rebate.revoke_right()', 'stays'),
 	('rebate_data', 'granted_right', 'granted_by', 'login of staff', 'until rebate.revoke_right()', 'stays'),
 	('rebate', 'channel_key', 'key', 'the secret of the names of channels', 'until channels are rotated', 'stays: whoever has it can tell a member''s channel'),
 	('rebate_data', 'allowed_function', 'allowed_by', 'login of staff', 'for good', 'stays'),

@@ -57,6 +57,10 @@ sql(qq{
     SELECT rebate.set_rule('held', percent => 1, hold => '14 days', condition => 'total > 50', source => 'orders', valid_from => '2020-01-01');
     SELECT rebate.set_rule('ended', percent => 2, valid_from => '2020-01-01');
     SELECT rebate.end_rule('ended');
+    CREATE FUNCTION half(numeric) RETURNS numeric IMMUTABLE LANGUAGE sql RETURN $1 / 2;
+    CREATE FUNCTION other(numeric) RETURNS numeric IMMUTABLE LANGUAGE sql RETURN $1 / 3;
+    SELECT rebate.allow_function('half(numeric)'), rebate.allow_function('other(numeric)');
+    CREATE OR REPLACE FUNCTION other(numeric) RETURNS numeric IMMUTABLE LANGUAGE sql RETURN $1 * 3;
     GRANT SELECT, INSERT, UPDATE, DELETE ON orders, sales, copies TO app;
     SELECT rebate.set_ageing('orders', auto_confirm_after => '30 days');
 });
@@ -196,6 +200,8 @@ $holder{run}->finish;
 $standing = standing();
 meanwhile('rebate.upgrade_store()', sub { is(sql('SET ROLE clock; SELECT rebate.upgrade_store()'), $store_version, 'rebate.upgrade_store(), by a member of the owner') });
 is(changed($standing, standing()), '', 'and it moves no money');
+is(sql(q{SELECT function || ' ' || (digest IS NOT NULL) FROM rebate_data.allowed_function ORDER BY function}),
+    "public.half(numeric) true\npublic.other(numeric) false", 'allowed functions have a digest, but for one that is not as it was');
 
 # --- the ledger is what it was, the rest is as if it were new ----------------------------------------------------------
 
