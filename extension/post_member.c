@@ -21,6 +21,7 @@
 #include "utils/timestamp.h"
 
 #include "api.h"
+#include "counters.h"
 #include "delivery.h"
 #include "post_internal.h"
 #include "post_member.h"
@@ -273,8 +274,12 @@ rename_account(Posting *p, PostAccount *account, const MemberChange *change)
 	if (table_replace(&p->account_table, &account->tuple->t_self, newtuple) != TM_Ok)
 		elog(ERROR, "account was changed by others while it was locked");
 	if (account->first)
+	{
+		counters_add(CT_ENTRIES, ((Form_account) GETSTRUCT(newtuple))->last_entry -
+					 ((Form_account) GETSTRUCT(account->tuple))->last_entry);
 		delivery_posted(account->account_id, newtuple, desc,
 						((Form_account) GETSTRUCT(newtuple))->last_entry);
+	}
 }
 
 void
