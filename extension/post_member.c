@@ -275,10 +275,14 @@ rename_account(Posting *p, PostAccount *account, const MemberChange *change)
 		elog(ERROR, "account was changed by others while it was locked");
 	if (account->first)
 	{
-		counters_add(CT_ENTRIES, ((Form_account) GETSTRUCT(newtuple))->last_entry -
-					 ((Form_account) GETSTRUCT(account->tuple))->last_entry);
-		delivery_posted(account->account_id, newtuple, desc,
-						((Form_account) GETSTRUCT(newtuple))->last_entry);
+		int64		before = ((Form_account) GETSTRUCT(account->tuple))->last_entry;
+		int64		last = ((Form_account) GETSTRUCT(newtuple))->last_entry;
+		HeapTuple	announced = heap_copytuple(newtuple);
+
+		counters_add(CT_ENTRIES, last - before);
+		/* as it was before, but by the handle of today */
+		((Form_account) GETSTRUCT(announced))->last_entry = before;
+		delivery_posted(account->account_id, announced, desc, last);
 	}
 }
 
