@@ -85,6 +85,7 @@ delivery_posted(int64 account_id, HeapTuple account, TupleDesc desc, int64 last)
 	Hint	   *hint;
 	bool		isnull;
 
+	Assert(((Form_account) GETSTRUCT(account))->last_entry < last);
 	if (rebate_delivery == DELIVERY_OFF || too_many)
 		return;
 	for (int i = nhints - 1; i >= 0 && i >= nhints - 8; i--)

@@ -21,6 +21,7 @@
 #include "utils/timestamp.h"
 
 #include "api.h"
+#include "counters.h"
 #include "delivery.h"
 #include "post_internal.h"
 #include "post_member.h"
@@ -273,8 +274,16 @@ rename_account(Posting *p, PostAccount *account, const MemberChange *change)
 	if (table_replace(&p->account_table, &account->tuple->t_self, newtuple) != TM_Ok)
 		elog(ERROR, "account was changed by others while it was locked");
 	if (account->first)
-		delivery_posted(account->account_id, newtuple, desc,
-						((Form_account) GETSTRUCT(newtuple))->last_entry);
+	{
+		int64		before = ((Form_account) GETSTRUCT(account->tuple))->last_entry;
+		int64		last = ((Form_account) GETSTRUCT(newtuple))->last_entry;
+		HeapTuple	announced = heap_copytuple(newtuple);
+
+		counters_add(CT_ENTRIES, last - before);
+		/* as it was before, but by the handle of today */
+		((Form_account) GETSTRUCT(announced))->last_entry = before;
+		delivery_posted(account->account_id, announced, desc, last);
+	}
 }
 
 void

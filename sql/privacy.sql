@@ -126,8 +126,10 @@ SELECT rebate.on_behalf_of('vera');
 SELECT length(rebate.erase_member('nina', true));
 SELECT erased_by, requested_by FROM rebate.erasures();
 ROLLBACK;
+SELECT entries AS counted_before FROM rebate.stat_engine \gset
 SELECT length(rebate.erase_member('alice', true));
 SELECT length(rebate.erase_member('nina', true));
+SELECT entries - :counted_before = (SELECT count(*) FROM rebate.entries WHERE kind = 'write_off') AS counted FROM rebate.stat_engine;
 RESET SESSION AUTHORIZATION;
 :pseudonyms
 SELECT member LIKE 'erased-%' AS pseudonym, erased_by, requested_by FROM rebate.erasures();

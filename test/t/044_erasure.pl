@@ -75,4 +75,22 @@ like($new->safe_psql('cut', q{SELECT violation FROM rebate.audit()}), qr/^erased
 $new->safe_psql('cut', qq{INSERT INTO orders VALUES (4, '$key', 100)});
 is($new->safe_psql('cut', q{SELECT decision FROM rebate.decisions WHERE order_key = '4'}), 'accrued', 'what that means');
 
+# a worker announces what is written off, also of an account that it has not heard of
+$new->safe_psql('shop_plain', q{INSERT INTO orders VALUES (7, 'wanda', 100)});
+$new->append_conf('postgresql.conf', "shared_preload_libraries = 'rebate'\n");
+$new->restart;
+$new->safe_psql('postgres', q{CREATE ROLE asks LOGIN SUPERUSER; CREATE ROLE agrees LOGIN SUPERUSER});
+for my $member (qw(bill wanda))
+{
+    # the first one starts the worker, which looks around then
+    $new->safe_psql('shop_plain', qq{
+        SET client_min_messages = error;
+        SET SESSION AUTHORIZATION asks;
+        SELECT rebate.request_erasure('$member');
+        SET SESSION AUTHORIZATION agrees;
+        SELECT rebate.erase_member('$member', true)});
+    ok($new->poll_query_until('shop_plain', q{SELECT published >= (SELECT count(*) FROM rebate.entries
+        WHERE kind = 'write_off' AND posted_at > pg_postmaster_start_time()) FROM rebate.stat_delivery}), "$member: published");
+}
+
 done_testing();
