@@ -18,7 +18,7 @@
 /* A batch is never meant to be smaller than this: rows that find their accounts busy cost nothing */
 #define MIN_ROWS	8
 
-int			rebate_clock_batch_time = 2;
+int			rebate_clock_batch_time = 1;
 
 static int64
 held_usecs(const ClockBatch *batch)

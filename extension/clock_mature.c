@@ -40,7 +40,7 @@
 /* Rows of an account that are moved together if there are many to be moved */
 #define UNIT		5
 
-/* Neighbouring units are in different ones of so many batches, within a window of rows */
+/* Of so many units in a row no two are in one batch; what is spread at once, in rows */
 #define SPREAD		32
 #define WINDOW		16384
 
@@ -70,7 +70,7 @@ typedef struct Mature
 #define ST_DEFINE
 #include "lib/sort_template.h"
 
-/* Does a unit begin with a row, the one before being the so-maniest of its own? */
+/* Does a unit begin with a row, if the one before has so many rows by now? */
 static inline bool
 unit_begins(const DueRow *row, int in_unit)
 {

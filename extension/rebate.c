@@ -174,7 +174,7 @@ _PG_init(void)
 	DefineCustomIntVariable("rebate.clock_batch_time",
 							"How long a batch of the clock holds the accounts that it moves money of, before it ends.",
 							"0: a batch ends after its first row.",
-							&rebate_clock_batch_time, 2, 0, 1000,
+							&rebate_clock_batch_time, 1, 0, 1000,
 							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("rebate.collect_limit",
 							"Orders that a transaction holds before it posts them early.",
