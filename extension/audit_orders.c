@@ -207,7 +207,7 @@ decide_row(void *arg)
 	};
 
 	ExecForceStoreHeapTuple(row->tuple, a->slot, false);
-	image_read(a->store, a->source, a->slot, &image);
+	image_read(a->store, a->source, a->slot, row->key, &image);
 	links_judge(a->store, a->source, a->rel, &image, a->snapshot, a->groups, &context.links, NULL);
 	row->decision = decide(&context, &image, &row->facts);
 	decide_frozen(&row->facts, row->decision);

@@ -250,7 +250,7 @@ decide_again(void *arg)
 	a->there = there;
 	if (there)
 	{
-		image_read(a->store, a->source, a->slot, &image);
+		image_read(a->store, a->source, a->slot, item->key, &image);
 		links_judge(a->store, a->source, a->rel, &image, a->snapshot, a->groups,
 					&context.links, &a->mistaken);
 		inherit_unposted(a, &context.links);

@@ -244,7 +244,7 @@ decide_new(Stretch *s, DecideContext *context, const char *key, RowResult *resul
 	OrderImage	image;
 	Decision   *d;
 
-	image_read(batch->store, batch->source, batch->slot, &image);
+	image_read(batch->store, batch->source, batch->slot, key, &image);
 	d = decide(context, &image, &none);
 	if (d->failed)
 		return false;
@@ -326,7 +326,7 @@ decide_stretch(void *arg)
 				continue;
 			context.old_order = row_is_old(batch, key, result->facts);
 			if (batch->event != COLLECT_DELETE)
-				image_read(batch->store, source, batch->slot, &image);
+				image_read(batch->store, source, batch->slot, key, &image);
 			d = decide(&context, batch->event == COLLECT_DELETE ? NULL : &image, result->facts);
 			if (d->failed && result->facts->assumed)
 			{

@@ -424,7 +424,7 @@ read_failed(void *arg)
 	FailedOrder *order = arg;
 
 	expr_reset();
-	image_read(order->store, order->source, order->slot, &order->image);
+	image_read(order->store, order->source, order->slot, NULL, &order->image);
 }
 
 /* Those of the keys whose rows are of erased members */

@@ -77,7 +77,7 @@ decide_order(void *arg)
 	expr_reset();
 	if (e->row_there)
 	{
-		image_read(e->store, e->source, e->slot, &e->image);
+		image_read(e->store, e->source, e->slot, e->key, &e->image);
 		e->image_read = true;
 		/* the groups live as long as the links, which tell of them */
 		links_judge(e->store, e->source, e->rel, &e->image, e->snapshot,

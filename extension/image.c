@@ -226,7 +226,7 @@ read_member(Source *source, TupleTableSlot *slot, bool *isnull)
  * it.
  */
 void
-image_read(Store *store, Source *source, TupleTableSlot *slot, OrderImage *image)
+image_read(Store *store, Source *source, TupleTableSlot *slot, const char *key, OrderImage *image)
 {
 	char	   *now = NULL;
 
@@ -241,12 +241,12 @@ image_read(Store *store, Source *source, TupleTableSlot *slot, OrderImage *image
 		{
 			memset(image, 0, sizeof(*image));
 			image->slot = slot;
-			image->key = image_key(source, slot);
+			image->key = key ? key : image_key(source, slot);
 			image->erased = true;
 			return;
 		}
 	}
-	image_read_row(store, source, slot, image);
+	image_read_row(store, source, slot, key, image);
 	if (now)
 		image->member = now;
 }
@@ -257,14 +257,15 @@ image_read(Store *store, Source *source, TupleTableSlot *slot, OrderImage *image
  * in the current context or points into the slot.
  */
 void
-image_read_row(Store *store, Source *source, TupleTableSlot *slot, OrderImage *image)
+image_read_row(Store *store, Source *source, TupleTableSlot *slot, const char *key,
+			   OrderImage *image)
 {
 	bool		isnull;
 	Datum		value;
 
 	memset(image, 0, sizeof(*image));
 	image->slot = slot;
-	image->key = image_key(source, slot);
+	image->key = key ? key : image_key(source, slot);
 
 	if (source->broken)
 	{

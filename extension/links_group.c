@@ -331,7 +331,7 @@ add_peer(LinkGroups *groups, OrderGroup *group, const char *key, const OrderImag
 	m = &peers->members[peers->n++];
 	memset(m, 0, sizeof(*m));
 	m->key = key;
-	m->image.key = unconstify(char *, key);
+	m->image.key = key;
 	m->image.slot = image->slot;
 	m->image.currency = image->currency;
 	m->image.phase = image->phase;
@@ -378,7 +378,7 @@ read_rows(LinkGroups *groups, OrderGroup *group, Source *source, Relation rel, R
 		if (!facts_fetch_row(source, rel, key, groups->snapshot, slot))
 			continue;
 		own = keep_row(groups, source, slot);
-		image_read_row(groups->store, source, own, &image);
+		image_read_row(groups->store, source, own, key, &image);
 		facts_read(groups->store, accrual, source->source_id, key, groups->snapshot, &facts);
 		if (counts(source, &image, &facts))
 			add_peer(groups, group, key, &image);

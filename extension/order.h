@@ -16,7 +16,7 @@
 /* One row, read through the mapping of its source */
 typedef struct OrderImage
 {
-	char	   *key;			/* canonical */
+	const char *key;			/* canonical */
 	char	   *member;			/* canonical; NULL: a guest */
 	bool		erased;			/* the member is erased, and nothing more was read */
 	CurrencyInfo *currency;
@@ -109,9 +109,14 @@ typedef struct Decision
 /* Begins the stand-in of a key that is too long to be kept */
 #define LONG_KEY_PREFIX "(too long) "
 
-/* image.c: read a row; never raises unless an expression does */
-extern void image_read(Store *store, Source *source, TupleTableSlot *slot, OrderImage *image);
-extern void image_read_row(Store *store, Source *source, TupleTableSlot *slot, OrderImage *image);
+/*
+ * image.c: read a row; never raises unless an expression does.  "key" is its
+ * canonical key, which costs something to form, where the caller has it already.
+ */
+extern void image_read(Store *store, Source *source, TupleTableSlot *slot, const char *key,
+					   OrderImage *image);
+extern void image_read_row(Store *store, Source *source, TupleTableSlot *slot, const char *key,
+						   OrderImage *image);
 extern bool image_is_old(Source *source, TupleTableSlot *slot);
 extern char *image_key(Source *source, TupleTableSlot *slot);
 

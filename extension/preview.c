@@ -225,7 +225,7 @@ decide_new_order(void *arg)
 	};
 
 	expr_reset();
-	image_read(e->store, e->source, e->slot, &e->image);
+	image_read(e->store, e->source, e->slot, e->key, &e->image);
 	e->image_read = true;
 	if (e->image.currency)
 		e->scale = e->image.currency->scale;

@@ -250,6 +250,18 @@ INSERT INTO orders SELECT n, 'far', n FROM generate_series(20040, 20800, 40) n;
 SELECT (SELECT sum(round(total / 10, 2)) FROM orders WHERE customer = 'far') AS tenth, pending FROM rebate.balances WHERE member = 'far';
 SELECT * FROM rebate.audit();
 
+-- more than fits into maintenance_work_mem: they are put aside on disk, beginning with those that were in memory
+CREATE TABLE page (key text PRIMARY KEY, who text, total numeric);
+SELECT rebate.attach('page', member => 'who', amount => 'total', currency => 'EUR');
+SET maintenance_work_mem = '1MB';
+INSERT INTO page SELECT repeat(md5(n::text), 50) || n, CASE WHEN n % 8 > 0 THEN '8' || n % 8 END, n FROM generate_series(10001, 11600) n;
+RESET maintenance_work_mem;
+SELECT member, count(*), max(seq), sum(amount),
+       array_agg(right(order_key, 5) ORDER BY seq) = array_agg(right(order_key, 5) ORDER BY right(order_key, 5)) AS in_order
+  FROM rebate.entries WHERE member LIKE '8_' GROUP BY member ORDER BY member;
+SELECT decision, count(*) FROM rebate.decisions WHERE source = 'public.page' GROUP BY decision ORDER BY decision;
+SELECT violation, count(*) FROM rebate.audit() GROUP BY violation;
+
 --
 -- Deferred, then reconciled; orders wait while the next statement comes
 --
@@ -260,7 +272,7 @@ INSERT INTO orders SELECT n, 'd' || n % 4, n FROM generate_series(1631, 1660) n;
 SELECT * FROM rebate.reconcile('orders');
 SELECT * FROM state();
 
-DROP TABLE orders, sale, part, word;
+DROP TABLE orders, sale, part, word, page;
 DROP FUNCTION state, turns, meddle, close_orders;
 SET client_min_messages = warning;
 DROP EXTENSION rebate CASCADE;
