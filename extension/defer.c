@@ -293,7 +293,7 @@ defer_read(Store *store, int32 source_id, const char *key, Snapshot snapshot, Or
 		Datum		values[DC_ARCHIVED];
 		bool		nulls[DC_ARCHIVED];
 
-		heap_deform_tuple(tuple, RelationGetDescr(rel), values, nulls);
+		store_deform_row(tuple, RelationGetDescr(rel), values, nulls, DC_ARCHIVED);
 		facts->deferred = true;
 		facts->deferred_old = !facts->seen && DatumGetBool(values[DC_OLD - 1]);
 		facts->deferred_archived = DatumGetBool(values[DC_ARCHIVED - 1]);

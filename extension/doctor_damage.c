@@ -13,12 +13,14 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/jsonb.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/syscache.h"
 
 #include "api.h"
 #include "doctor.h"
+#include "store_shape.h"
 
 /*
  * The store as store_get(true) gives it, or NULL and the error, in the current
@@ -108,6 +110,14 @@ static const char *const foreign_sql =
 " UNION ALL "
 "SELECT o.oid::regclass::text, 'it is not logged: a crash empties it', format('ALTER TABLE %s SET LOGGED', o.oid::regclass)"
 "  FROM ours o WHERE o.relpersistence = 'u'"
+" UNION ALL "
+"SELECT o.oid::regclass::text, format('somebody added column %I', a.attname),"
+"       format('ALTER TABLE %s DROP COLUMN %I -- what is in it is lost', o.oid::regclass, a.attname)"
+"  FROM ours o JOIN pg_attribute a ON a.attrelid = o.oid AND NOT a.attisdropped"
+"  JOIN jsonb_each_text($1::jsonb) x(name, n) ON x.name = o.relname::text AND a.attnum > x.n::integer"
+" UNION ALL "
+"SELECT i.indexrelid::regclass::text, 'the index is invalid', format('REINDEX INDEX %s', i.indexrelid::regclass)"
+"  FROM ours o JOIN pg_index i ON i.indrelid = o.oid WHERE NOT i.indisvalid"
 " ORDER BY 1, 2";
 
 /* A text as a comment in SQL: a name in it may hold the end of a line. */
@@ -122,11 +132,25 @@ comment(const char *text)
 	return result;
 }
 
+/* The tables that have a number of columns, and no more: an object of these numbers */
+static char *
+exact_tables(void)
+{
+	StringInfoData json;
+
+	json_begin(&json);
+	for (int i = 0; i < NUM_STORE_TABLES; i++)
+		if (shape_exact_columns(i) > 0)
+			json_add_raw(&json, shape_table_name(i), psprintf("%d", shape_exact_columns(i)));
+	return JsonbToCString(NULL, &DatumGetJsonbP(json_end(&json))->root, 0);
+}
+
 /* A line for each thing that is known to stop the engine, or what it said itself */
 void
 doctor_damage(ReturnSetInfo *result, const ErrorData *damage)
 {
 	MemoryContext context = CurrentMemoryContext;
+	SqlParams	params = {0};
 	int			level;
 	uint64		n;
 
@@ -136,7 +160,8 @@ doctor_damage(ReturnSetInfo *result, const ErrorData *damage)
 				 errmsg("permission denied for %s", "rebate.doctor"),
 				 errdetail("The store cannot be used, so only superusers and members of the role that owns its schema may call it.")));
 	level = sql_begin();
-	n = sql_run(foreign_sql, NULL, SPI_OK_SELECT);
+	sql_text(&params, exact_tables());
+	n = sql_run(foreign_sql, &params, SPI_OK_SELECT);
 	for (uint64 row = 0; row < n; row++)
 		doctor_say(result, "store", sql_get_text(row, 1, context), "problem",
 				   psprintf("%s: the engine refuses to work, and orders fail", sql_get_text(row, 2, context)),

@@ -1,10 +1,33 @@
 /*
  * doctor_rights.c
- *	  What rebate.doctor() asks about who may do what.
+ *	  What rebate.doctor() asks about who may do what: rights, logins of members,
+ *	  and whether there are two persons where it takes two.
  */
 #include "rebate.h"
 
 #include "doctor.h"
+
+/* Has a role a right that was granted, by itself or as a member of a role? */
+#define HAS_RIGHT(role, right) \
+	"EXISTS (SELECT FROM rebate_data.granted_right g JOIN pg_roles o ON o.rolname::text = g.role_name" \
+	"         WHERE g.right_name = '" right "' AND pg_has_role(" role ", o.oid, 'USAGE'))"
+
+/*
+ * Logins that approve and those that write, as (oid, name, many): many persons
+ * share that of a gateway.  A superuser is only counted for what he was granted by
+ * name; he is a member of every role.
+ */
+#define WITH_PERSONS \
+	"WITH logins AS (SELECT r.oid, r.rolname::text AS name, r.rolsuper, " HAS_RIGHT("r.oid", "gateway") " AND NOT r.rolsuper AS many" \
+	"                  FROM pg_roles r WHERE r.rolcanlogin)," \
+	" approvers AS (SELECT l.* FROM logins l" \
+	"                WHERE CASE WHEN l.rolsuper THEN EXISTS (SELECT FROM rebate_data.granted_right g" \
+	"                                                         WHERE g.right_name = 'approver' AND g.role_name = l.name)" \
+	"                      ELSE " HAS_RIGHT("l.oid", "approver") " END)," \
+	" authors AS (SELECT l.* FROM logins l WHERE " HAS_RIGHT("l.oid", "author") " OR pg_has_role(l.oid, current_user, 'USAGE'))"
+
+#define APPROVAL_REQUIRED \
+	"(SELECT c.approval FROM rebate_data.rule_control c ORDER BY c.generation DESC LIMIT 1)"
 
 const DoctorQuery doctor_rights_queries[] = {
 	/* roles that are no more, and grants that were taken back by hand or with the functions */
@@ -54,5 +77,40 @@ const DoctorQuery doctor_rights_queries[] = {
 		"         WHERE x.grantee <> x.owner"
 		"         GROUP BY x.name, x.kind, x.what, x.grantee) a"
 	" ORDER BY a.name, a.grantee"},
+	{"approval", false,
+		WITH_PERSONS
+		"SELECT 'rebate.approve_rule', 'problem', 'changes of rules wait for a second person, and nobody has the right \"approver\"',"
+		"       format('SELECT rebate.grant_right(''approver'', %L) -- or another role: who approves must not be who writes', session_user)"
+	"  WHERE " APPROVAL_REQUIRED " AND NOT EXISTS (SELECT FROM approvers)"},
+	{"approval", false,
+		WITH_PERSONS
+		"SELECT format('role %s', a.name), 'notice', 'it alone may approve changes of rules, and nobody what it writes itself',"
+		"       CASE WHEN a.name = session_user THEN '-- rebate.grant_right(''approver'', ...) to another role'"
+		"            ELSE format('SELECT rebate.grant_right(''approver'', %L) -- or another role', session_user) END"
+		"  FROM approvers a JOIN authors w USING (oid)"
+		" WHERE " APPROVAL_REQUIRED " AND NOT a.many"
+	"    AND NOT EXISTS (SELECT FROM approvers b WHERE b.oid <> a.oid)"},
+	/* by the role that it was, where it was mapped; elsewhere only the name is known */
+	{"logins", false,
+		"WITH mapped AS ("
+		"  SELECT l.login, r.oid AS role, s.rolname::text AS renamed,"
+		"         l.role_oid = r.oid OR l.system_identifier <> c.system_identifier AS same"
+		"    FROM rebate_data.login l CROSS JOIN pg_control_system() c"
+		"    LEFT JOIN pg_roles r ON r.rolname::text = l.login"
+		"    LEFT JOIN pg_roles s ON s.oid = l.role_oid AND l.system_identifier = c.system_identifier AND s.rolname::text <> l.login)"
+		"SELECT format('role %s', m.login), CASE WHEN m.role IS NULL AND m.renamed IS NULL THEN 'notice' ELSE 'problem' END,"
+		"       CASE WHEN m.renamed IS NOT NULL THEN format('it sees the rows of a member, and has been renamed to %s: it sees nothing', m.renamed)"
+		"            WHEN m.role IS NULL THEN 'it sees the rows of a member, and is no more'"
+		"            WHEN NOT m.same THEN 'it was dropped, and this is another role of its name: it sees nothing'"
+		"            ELSE 'it sees the rows of a member, and has not the right \"member\"' END,"
+		"       CASE WHEN m.renamed IS NOT NULL THEN format('SELECT rebate.map_login(%L, member), rebate.unmap_login(login) FROM rebate.logins WHERE login = %L',"
+		"                                                   m.renamed, m.login)"
+		"            WHEN m.role IS NULL THEN format('SELECT rebate.unmap_login(%L)', m.login)"
+		"            WHEN NOT m.same THEN format('SELECT rebate.unmap_login(%L) -- or map it again, if it is the same person', m.login)"
+		"            ELSE format('SELECT rebate.grant_right(''member'', %L)', m.login) END"
+		"  FROM mapped m"
+		" WHERE m.role IS NULL OR NOT m.same"
+		"    OR NOT (" HAS_RIGHT("m.role", "member") " OR pg_has_role(m.role, current_user, 'USAGE'))"
+	" ORDER BY m.login"},
 	{NULL, false, NULL}
 };

@@ -135,6 +135,13 @@ const DoctorQuery doctor_server_queries[] = {
 		"   AND (a.xids > 1.2 * current_setting('autovacuum_freeze_max_age')::bigint"
 		"    OR a.multis > 1.2 * current_setting('autovacuum_multixact_freeze_max_age')::bigint)"
 	" ORDER BY 1"},
+	/* those that the engine scans itself stop it; the others cost, and serve nobody */
+	{"indexes", false,
+		"SELECT i.indexrelid::regclass::text, 'problem', 'it is invalid: it is written, and not used',"
+		"       format(CASE WHEN x.relname ~ '_cc(new|old)[0-9]*$' THEN 'DROP INDEX %s' ELSE 'REINDEX INDEX %s' END, i.indexrelid::regclass)"
+		"  FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid JOIN pg_class x ON x.oid = i.indexrelid"
+		" WHERE c.relnamespace = 'rebate_data'::regnamespace AND NOT i.indisvalid"
+	" ORDER BY 1"},
 	{"vacuum", false,
 		"SELECT c.oid::regclass::text, 'notice', 'autovacuum is off for it',"
 		"       format('ALTER TABLE %s RESET (autovacuum_enabled)', c.oid::regclass)"

@@ -506,6 +506,18 @@ decide_failures(Store *store)
 				 errhint("Call rebate.erase_member() again afterwards.")));
 }
 
+/* Who writes a balance off is the second of two persons, so being the owner does not suffice. */
+static Store *
+begin_erasure(bool write_off)
+{
+	Store	   *store = begin_call(RIGHT_ADMIN | RIGHT_OPERATOR | RIGHT_APPROVER,
+								   "rebate.erase_member", true);
+
+	if (write_off)
+		rights_check_granted(store, RIGHT_APPROVER, "rebate.erase_member");
+	return store;
+}
+
 /*
  * rebate.erase_member(member, write_off): returns the pseudonym that his accounts
  * have from now on; NULL if he had none.  Called again it erases what came back
@@ -515,9 +527,7 @@ Datum
 rebate_erase_member(PG_FUNCTION_ARGS)
 {
 	bool		write_off = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
-	Store	   *store = begin_call(write_off ? RIGHT_APPROVER :
-								   RIGHT_ADMIN | RIGHT_OPERATOR | RIGHT_APPROVER,
-								   "rebate.erase_member", true);
+	Store	   *store = begin_erasure(write_off);
 	MemberChange change = {
 		.member = member_argument(fcinfo, 0, "the member"),
 		.now = make_pseudonym(),

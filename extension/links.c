@@ -48,7 +48,7 @@ read_link(HeapTuple tuple, TupleDesc desc, Link *link)
 	Datum		values[LC_NATTS];
 	bool		nulls[LC_NATTS];
 
-	heap_deform_tuple(tuple, desc, values, nulls);
+	store_deform_row(tuple, desc, values, nulls, LC_NATTS);
 	link->key = TextDatumGetCString(values[LC_ORDER_KEY - 1]);
 	link->kind = DatumGetChar(values[LC_KIND - 1]);
 	link->target = TextDatumGetCString(values[LC_TARGET_KEY - 1]);
@@ -164,7 +164,7 @@ links_write(Store *store, int32 source_id, const char *key, char kind, const Lin
 		values[LC_AMOUNT - 1] = NumericGetDatum(takes ? d->returned : arith_from_int64(0));
 		nulls[LC_QUANTITY - 1] = !takes || d->returned_quantity == NULL;
 		values[LC_QUANTITY - 1] = NumericGetDatum(d->returned_quantity);
-		tuple = heap_form_tuple(RelationGetDescr(table.rel), values, nulls);
+		tuple = store_form_row(RelationGetDescr(table.rel), values, nulls, LC_NATTS);
 	}
 	if (old == NULL)
 		table_insert(&table, tuple);

@@ -418,10 +418,10 @@ rekey_rows(StoreTableDesc *table, const OrderFacts *facts, const char *newkey)
 		bool		nulls[ACC_NATTS];
 		TM_Result	result;
 
-		heap_deform_tuple(facts->rows[i], desc, values, nulls);
+		store_deform_row(facts->rows[i], desc, values, nulls, ACC_NATTS);
 		values[ACC_ORDER_KEY - 1] = CStringGetTextDatum(newkey);
 		result = table_replace(table, &facts->rows[i]->t_self,
-							   heap_form_tuple(desc, values, nulls));
+							   store_form_row(desc, values, nulls, ACC_NATTS));
 		if (result == TM_Updated)
 			return false;
 		if (result != TM_Ok)

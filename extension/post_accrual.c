@@ -100,7 +100,7 @@ post_form_accrual(Posting *p, const AccrualWrite *write, const EntryFields *entr
 	values[ACC_BASE - 1] = nulls[ACC_BASE - 1] ? (Datum) 0 : NumericGetDatum(wish->base);
 	nulls[ACC_GRANTED - 1] = nulls[ACC_LEVEL - 1] = nulls[ACC_LOOKED_UP - 1] = true;
 
-	return heap_form_tuple(RelationGetDescr(p->accrual_table.rel), values, nulls);
+	return store_form_row(RelationGetDescr(p->accrual_table.rel), values, nulls, ACC_NATTS);
 }
 
 /* Whether two nullable times differ */
@@ -132,7 +132,7 @@ post_update_accrual(Posting *p, PostOrder *order, HeapTuple oldtuple, Wish *wish
 	bool		base_changed;
 	bool		opened;
 
-	heap_deform_tuple(oldtuple, desc, values, nulls);
+	store_deform_row(oldtuple, desc, values, nulls, ACC_NATTS);
 	base_changed = wish && wish->base &&
 		(nulls[ACC_BASE - 1] || arith_cmp(DatumGetNumeric(values[ACC_BASE - 1]), wish->base) != 0);
 	if (old->earned == earned && old->bucket == bucket && old->phase == d->phase &&
@@ -171,7 +171,7 @@ post_update_accrual(Posting *p, PostOrder *order, HeapTuple oldtuple, Wish *wish
 	nulls[ACC_CONFIRMED_AT - 1] = confirmed_null;
 	values[ACC_DUE - 1] = due;
 	nulls[ACC_DUE - 1] = due_null;
-	post_replace_accrual(p, oldtuple, heap_form_tuple(desc, values, nulls));
+	post_replace_accrual(p, oldtuple, store_form_row(desc, values, nulls, ACC_NATTS));
 }
 
 /* Only the flags change: the order failed, or its row left and the money stays. */

@@ -41,7 +41,7 @@ form_entry(Posting *p, const Movement *m, const EntryFields *e, const FormData_a
 	entry_to_columns(e, state->last_check, state->balance, &values[EN_KIND - 1],
 					 &nulls[EN_KIND - 1]);
 	values[EN_ORDER_KEY - 1] = CStringGetTextDatum(m->order_key);
-	return heap_form_tuple(RelationGetDescr(p->entry_table.rel), values, nulls);
+	return store_form_row(RelationGetDescr(p->entry_table.rel), values, nulls, EN_NATTS);
 }
 
 /* The table is opened for the first: an order seen for the first time has none. */

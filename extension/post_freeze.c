@@ -68,7 +68,7 @@ update_row(Posting *p, HeapTuple oldtuple, const Freezes *freezes)
 	bool		nulls[ACC_NATTS];
 	bool		changed = (old->flags & ORDER_FROZEN) == 0;
 
-	heap_deform_tuple(oldtuple, desc, values, nulls);
+	store_deform_row(oldtuple, desc, values, nulls, ACC_NATTS);
 	values[ACC_FLAGS - 1] = Int16GetDatum(old->flags | ORDER_FROZEN);
 	if (old->bucket == '0' + BUCKET_MATURING && !nulls[ACC_DUE - 1] &&
 		!nulls[ACC_CONFIRMED_AT - 1])
@@ -82,7 +82,7 @@ update_row(Posting *p, HeapTuple oldtuple, const Freezes *freezes)
 		values[ACC_DUE - 1] = TimestampTzGetDatum(due);
 	}
 	if (changed)
-		post_replace_accrual(p, oldtuple, heap_form_tuple(desc, values, nulls));
+		post_replace_accrual(p, oldtuple, store_form_row(desc, values, nulls, ACC_NATTS));
 }
 
 bool

@@ -197,7 +197,7 @@ settle_rebate(Posting *p, PostAccount *account, HeapTuple oldtuple, Snapshot sna
 	char	   *order_key;
 	OrderFacts	facts;
 
-	heap_deform_tuple(oldtuple, desc, values, nulls);
+	store_deform_row(oldtuple, desc, values, nulls, ACC_NATTS);
 	order_key = TextDatumGetCString(values[ACC_ORDER_KEY - 1]);
 	facts_read(p->store, p->accrual_table.rel, old->source_id, order_key, snapshot, &facts);
 	if (is_his_order(oldtuple, &facts))
@@ -217,7 +217,7 @@ settle_rebate(Posting *p, PostAccount *account, HeapTuple oldtuple, Snapshot sna
 		values[ACC_BUCKET - 1] = CharGetDatum(BUCKET_NONE);
 		nulls[ACC_DUE - 1] = true;
 	}
-	post_replace_accrual(p, oldtuple, heap_form_tuple(desc, values, nulls));
+	post_replace_accrual(p, oldtuple, store_form_row(desc, values, nulls, ACC_NATTS));
 }
 
 /* Settle all rebates of an account. */
@@ -262,7 +262,7 @@ rename_account(Posting *p, PostAccount *account, const MemberChange *change)
 				 errmsg("the rebates of account " INT64_FORMAT " do not make up its balance",
 						account->account_id),
 				 errhint("rebate.audit() lists what is wrong.")));
-	heap_deform_tuple(newtuple, desc, values, nulls);
+	store_deform_row(newtuple, desc, values, nulls, AC_NATTS);
 	values[AC_MEMBER - 1] = CStringGetTextDatum(change->now);
 	if (change->erase)
 	{
@@ -270,7 +270,7 @@ rename_account(Posting *p, PostAccount *account, const MemberChange *change)
 		values[AC_STATUS - 1] = CharGetDatum(ACCOUNT_ERASED);
 		values[AC_HANDLE - 1] = OidFunctionCall0(F_GEN_RANDOM_UUID);
 	}
-	newtuple = heap_form_tuple(desc, values, nulls);
+	newtuple = store_form_row(desc, values, nulls, AC_NATTS);
 	if (table_replace(&p->account_table, &account->tuple->t_self, newtuple) != TM_Ok)
 		elog(ERROR, "account was changed by others while it was locked");
 	if (account->first)

@@ -68,7 +68,7 @@ insert_row(StoreTableDesc *table, const FormData_waiting *row)
 	};
 	bool		nulls[4] = {false, false, false, false};
 
-	table_insert(table, heap_form_tuple(RelationGetDescr(table->rel), values, nulls));
+	table_insert(table, store_form_row(RelationGetDescr(table->rel), values, nulls, lengthof(values)));
 }
 
 void

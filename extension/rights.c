@@ -165,12 +165,6 @@ granted_to(Store *store, Oid user)
 	return rights;
 }
 
-int
-rights_granted(Store *store)
-{
-	return granted_to(store, GetUserId());
-}
-
 bool
 rights_of(Store *store, Oid role, int rights)
 {
@@ -219,4 +213,24 @@ rights_check(Store *store, int rights, const char *function)
 			 errdetail("It takes the right %s, or membership in the role that owns the store.", names),
 			 errhint("SELECT rebate.grant_right('%s', %s).", first,
 					 quote_literal_cstr(GetUserNameFromId(GetUserId(), false)))));
+}
+
+void
+rights_check_granted(Store *store, Right right, const char *function)
+{
+	const char *name;
+
+	/* there nobody could be granted anything, and there is nothing for two persons */
+	if (store->version < shape_table_since(ST_GRANTED_RIGHT))
+		rights_check(store, right, function);
+	else if ((granted_to(store, GetUserId()) & right) == 0)
+	{
+		(void) names_of(right, &name);
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for %s", function),
+				 errdetail("It takes the right \"%s\", from members of the role that owns the store, too.", name),
+				 errhint("SELECT rebate.grant_right('%s', %s).", name,
+						 quote_literal_cstr(GetUserNameFromId(GetUserId(), false)))));
+	}
 }

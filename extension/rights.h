@@ -37,10 +37,11 @@ extern bool rights_have(Store *store, int rights);
 extern bool rights_of(Store *store, Oid role, int rights);
 
 /*
- * Those that the current user has by rebate.grant_right(), by himself or as a
- * member of a role; for what being the owner does not suffice.
+ * The same for what takes two persons: raise 42501 unless the current user has the
+ * right by rebate.grant_right(), by himself or as a member of a role.  Being the
+ * owner does not suffice.
  */
-extern int	rights_granted(Store *store);
+extern void rights_check_granted(Store *store, Right right, const char *function);
 
 /*
  * rights_api.c: rights_check() before anything else, if there is a store; who

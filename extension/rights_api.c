@@ -151,8 +151,9 @@ change_right(FunctionCallInfo fcinfo, const char *function, bool grant)
 	LockDatabaseObject(ExtensionRelationId, extension, 0, ShareUpdateExclusiveLock);
 	level = begin_scripts();
 	changed = write_right(store, right, role, grant, &had, &has);
+	/* what the owner has for being that is not taken from him */
 	if (exists && (grant || changed))
-		run_grants(extowner, has, had);
+		run_grants(extowner, has, get_role_oid(role, false) == store->owner ? "{}" : had);
 	end_scripts(level);
 	if (!changed)
 		ereport(NOTICE,

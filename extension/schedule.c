@@ -323,6 +323,37 @@ launcher_is_gone(void)
 	return DatumGetBool(sql_get(0, 1, &isnull));
 }
 
+/* Jobs of ours for a database that there is none of, with the name of this one */
+#define LOST_JOBS \
+	"SELECT substr(j.jobname::text, 8), j.database, j.jobid, quote_literal(current_database())" \
+	"  FROM cron.job j" \
+	" WHERE starts_with(j.jobname::text, '" JOB_PREFIX "')" \
+	"   AND NOT EXISTS (SELECT FROM pg_database d WHERE d.datname::text = j.database)" \
+	" ORDER BY 1, 3"
+
+/* What ends the failures of a job, by what its last run said; a setting of the role in the database goes before others. */
+static const char *
+remedy_of_failure(const char *role, const char *message)
+{
+	static const struct
+	{
+		const char *said;
+		const char *setting;
+	}			by_setting[] = {
+		{"statement timeout", "statement_timeout = 0"},
+		{"lock timeout", "lock_timeout = 0"},
+		{"read-only transaction", "default_transaction_read_only = off"},
+	};
+
+	if (strstr(message, "connection failed"))
+		return "ALTER SYSTEM SET cron.use_background_workers = on -- and restart, or let its role in by pg_hba.conf";
+	for (int i = 0; i < (int) lengthof(by_setting); i++)
+		if (strstr(message, by_setting[i].said))
+			return psprintf("ALTER ROLE %s IN DATABASE %s SET %s", quote_identifier(role),
+							quote_identifier(get_database_name(MyDatabaseId)), by_setting[i].setting);
+	return "SELECT * FROM rebate.schedules()";
+}
+
 /*
  * For the doctor: jobs that are not registered, not active or whose last run
  * failed, as far as the current user may see them.
@@ -331,6 +362,7 @@ bool
 schedule_check(ScheduleReport report, void *arg)
 {
 	MemoryContext context = CurrentMemoryContext;
+	Store	   *store = store_get(false);
 	bool		fine = true;
 	bool		found[lengthof(jobs)] = {false};
 	int			level;
@@ -355,10 +387,20 @@ schedule_check(ScheduleReport report, void *arg)
 			   "-- see the server's log for pg_cron, and restart the server");
 		fine = false;
 	}
+	n = sql_run(LOST_JOBS, NULL, SPI_OK_SELECT);
+	for (uint64 row = 0; row < n; row++)
+		report(arg, sql_get_text(row, 1, context), "problem",
+			   psprintf("its job in pg_cron is for database \"%s\", which is not there: was this one renamed?",
+						sql_get_text(row, 2, context)),
+			   psprintf("SELECT cron.alter_job(%s, database => %s) -- or cron.unschedule(%s)",
+						sql_get_text(row, 3, context), sql_get_text(row, 4, context),
+						sql_get_text(row, 3, context)));
+	fine &= n == 0;
 	n = sql_run(SCHEDULES, NULL, SPI_OK_SELECT);
 	for (uint64 row = 0; row < n; row++)
 	{
 		char	   *name = sql_get_text(row, 1, context);
+		char	   *role = sql_get_text(row, 3, context);
 		char	   *status = sql_get_text(row, 6, context);
 		char	   *message = sql_get_text(row, 7, context);
 		bool		isnull;
@@ -372,13 +414,24 @@ schedule_check(ScheduleReport report, void *arg)
 				   psprintf("SELECT cron.alter_job(%s, active => true)", sql_get_text(row, 8, context)));
 			fine = false;
 		}
-		if (status && strcmp(status, "failed") == 0)
+		if (!OidIsValid(get_role_oid(role, true)))
+		{
+			report(arg, name, "problem", psprintf("its role \"%s\" is no more, so pg_cron cannot run it", role),
+				   psprintf("SELECT cron.unschedule(%s) -- then rebate.schedule('%s'), as a role that can log in",
+							sql_get_text(row, 8, context), name));
+			fine = false;
+		}
+		else if (!rights_of(store, get_role_oid(role, false), RIGHT_OPERATOR))
+		{
+			report(arg, name, "problem", psprintf("its role \"%s\" has not the right \"operator\"", role),
+				   psprintf("SELECT rebate.grant_right('operator', %s)", quote_literal_cstr(role)));
+			fine = false;
+		}
+		else if (status && strcmp(status, "failed") == 0)
 		{
 			report(arg, name, "problem",
 				   psprintf("its last run by pg_cron failed: %s", message ? message : "no message"),
-				   message && strstr(message, "connection failed") ?
-				   "ALTER SYSTEM SET cron.use_background_workers = on -- and restart, or let its role in by pg_hba.conf" :
-				   "SELECT * FROM rebate.schedules()");
+				   remedy_of_failure(role, message ? message : ""));
 			fine = false;
 		}
 	}

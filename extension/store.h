@@ -162,6 +162,13 @@ extern Relation store_open(Store *store, StoreTable which, LOCKMODE lockmode);
 /* Next id of rebate_data.id */
 extern int64 store_next_id(Store *store);
 
+/*
+ * A row of the store from its first n columns, and back.  Behind them a table may
+ * have columns that were dropped, or that we do not know, which are NULL then.
+ */
+extern HeapTuple store_form_row(TupleDesc desc, const Datum *values, const bool *nulls, int n);
+extern void store_deform_row(HeapTuple tuple, TupleDesc desc, Datum *values, bool *nulls, int n);
+
 /* Currency by code, NULL if unknown; forgotten when the table changes */
 extern CurrencyInfo *store_currency(Store *store, const char *code);
 

@@ -31,8 +31,8 @@
 /*
  * The columns of each table as in extension/sql/20-store.sql: name and type, "/C"
  * for that collation, "!" for NOT NULL, "=" for a default.  Tables that are
- * written as C structures have exactly these; others may have more at the end,
- * as those of a later version do.
+ * written as C structures have exactly these, and perhaps dropped ones at the end;
+ * others may have more there, as those of a later version do.
  */
 #define EXACT	true
 
@@ -420,6 +420,20 @@ next_column(const char **list, ColumnShape *column)
 	*list = at;
 }
 
+int
+shape_exact_columns(StoreTable which)
+{
+	const char *list = tables[which].columns;
+	ColumnShape column;
+	int			n = 0;
+
+	if (!tables[which].exact || which == ST_LEDGER)
+		return 0;
+	for (; *list; n++)
+		next_column(&list, &column);
+	return n;
+}
+
 /* What makes a column another than the one of the list; NULL: nothing */
 static const char *
 column_difference(TupleDesc desc, int i, ColumnShape *column)
@@ -463,8 +477,9 @@ columns_difference(TupleDesc desc, StoreTable which)
 		if (difference)
 			return difference;
 	}
-	if (tables[which].exact && desc->natts > i)
-		return "There are columns more.";
+	for (; tables[which].exact && i < desc->natts; i++)
+		if (!TupleDescAttr(desc, i)->attisdropped)
+			return psprintf("Column \"%s\" is one more.", NameStr(TupleDescAttr(desc, i)->attname));
 	return NULL;
 }
 

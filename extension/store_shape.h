@@ -12,6 +12,10 @@ extern const char *shape_table_name(StoreTable which);
 
 /* The version of the store that a table came with */
 extern int32 shape_table_since(StoreTable which);
+
+/* The number of columns of a table that may have no others; 0: it may */
+extern int	shape_exact_columns(StoreTable which);
+
 extern const char *shape_index_name(StoreIndex which);
 
 /* The table that an index is of */

@@ -1,11 +1,12 @@
 /*
  * store_values.c
  *	  Single values that the order path takes from the store: ids, and the scales
- *	  of currencies.
+ *	  of currencies; and rows as values.
  */
 #include "rebate.h"
 
 #include "access/genam.h"
+#include "access/htup_details.h"
 #include "access/table.h"
 #include "commands/sequence.h"
 #include "utils/builtins.h"
@@ -88,4 +89,38 @@ store_currency(Store *s, const char *code)
 	info = hash_search(currencies, code, HASH_ENTER, &found);
 	info->scale = scale;
 	return info;
+}
+
+HeapTuple
+store_form_row(TupleDesc desc, const Datum *values, const bool *nulls, int n)
+{
+	Datum	   *all_values;
+	bool	   *all_nulls;
+
+	if (desc->natts <= n)
+		return heap_form_tuple(desc, (Datum *) values, (bool *) nulls);
+	all_values = palloc0(sizeof(Datum) * desc->natts);
+	all_nulls = palloc(sizeof(bool) * desc->natts);
+	memcpy(all_values, values, sizeof(Datum) * n);
+	memset(all_nulls, true, sizeof(bool) * desc->natts);
+	memcpy(all_nulls, nulls, sizeof(bool) * n);
+	return heap_form_tuple(desc, all_values, all_nulls);
+}
+
+void
+store_deform_row(HeapTuple tuple, TupleDesc desc, Datum *values, bool *nulls, int n)
+{
+	Datum	   *all_values;
+	bool	   *all_nulls;
+
+	if (desc->natts <= n)
+	{
+		heap_deform_tuple(tuple, desc, values, nulls);
+		return;
+	}
+	all_values = palloc(sizeof(Datum) * desc->natts);
+	all_nulls = palloc(sizeof(bool) * desc->natts);
+	heap_deform_tuple(tuple, desc, all_values, all_nulls);
+	memcpy(values, all_values, sizeof(Datum) * n);
+	memcpy(nulls, all_nulls, sizeof(bool) * n);
 }

@@ -47,11 +47,10 @@ SELECT rebate.set_rule('ten', percent => 12, condition => 'vip');
 SELECT rebate.end_rule('nine');
 SELECT rebate.set_group('none', 'all');
 -- not by her who wrote it, whatever role she takes
+SELECT rebate.grant_right('approver', 'regress_rebate_ann');
 SELECT rebate.approve_rule(1);
 \echo :LAST_ERROR_SQLSTATE
-SET ROLE rebate_owner;
-SELECT rebate.approve_rule(1);
-RESET ROLE;
+SELECT rebate.revoke_right('approver', 'regress_rebate_ann');
 RESET SESSION AUTHORIZATION;
 SELECT draft, kind, rule, state, changes, base_version, current_version, stale, author, author_role, decided_by, version FROM rebate.rule_drafts;
 SELECT rule, version, rate FROM rebate.rules;
@@ -61,8 +60,25 @@ INSERT INTO orders VALUES (1, 'alice', 100, 'm1', '2026-02-01');
 SELECT order_key, rule, version, earned FROM rebate.accruals ORDER BY order_key;
 
 --
--- Looked at and approved by Bob
+-- Looked at and approved by Bob, once he may: being the owner does not suffice
 --
+SELECT status, detail, replace(remedy, session_user, 'me') AS remedy FROM rebate.doctor() WHERE "check" = 'approval';
+SET SESSION AUTHORIZATION regress_rebate_bob;
+\set VERBOSITY default
+SELECT rebate.approve_rule(1);
+\set VERBOSITY terse
+\echo :LAST_ERROR_SQLSTATE
+SELECT rebate.reject_rule(1, 'no');
+RESET SESSION AUTHORIZATION;
+SELECT rebate.approve_rule(1);
+SELECT rebate.grant_right('approver', 'regress_rebate_bob');
+SELECT subject, status, detail, replace(remedy, session_user, 'me') AS remedy FROM rebate.doctor() WHERE "check" = 'approval';
+SELECT rebate.grant_right('approver', 'rebate_owner');
+SELECT status FROM rebate.doctor() WHERE "check" = 'approval';
+SET SESSION AUTHORIZATION regress_rebate_ann;
+SET ROLE rebate_owner;
+SELECT rebate.approve_rule(1);
+RESET ROLE;
 SET SESSION AUTHORIZATION regress_rebate_bob;
 SELECT topic, subject, outcome, amount, detail FROM rebate.preview('orders', '{"customer": "bob", "total": 50, "merchant": "m1", "placed": "2026-02-01"}', 1) WHERE topic <> 'order';
 SELECT topic, subject, outcome, amount, detail FROM rebate.preview('orders', '{"customer": "bob", "total": 50, "merchant": "m2", "placed": "2026-02-01"}', 1) WHERE topic <> 'order';

@@ -118,7 +118,7 @@ SELECT * FROM doctor WHERE status <> 'ok';
 -- what it cannot mend it repeats
 DROP TRIGGER copy ON rebate_data.account;
 BEGIN;
-ALTER TABLE rebate_data.entry ADD column more int;
+ALTER TABLE rebate_data.entry ALTER posting_id SET NOT NULL;
 SELECT * FROM rebate.doctor();
 ROLLBACK;
 SELECT * FROM doctor WHERE status <> 'ok';

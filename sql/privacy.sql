@@ -11,6 +11,7 @@ SELECT rebate.create_store();
 CREATE ROLE rebate_test_asks LOGIN IN ROLE rebate_owner;
 CREATE ROLE rebate_test_agrees LOGIN IN ROLE rebate_owner;
 CREATE ROLE rebate_test_zoe LOGIN;
+SELECT rebate.grant_right('approver', 'rebate_owner');
 
 CREATE TABLE shop (
 	id text PRIMARY KEY, customer text, total numeric, state text DEFAULT 'sent', refunded numeric, tier text,

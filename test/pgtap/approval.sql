@@ -14,9 +14,25 @@ SELECT rebate.set_rule('five', percent => 5, valid_from => '2020-01-01');
 GRANT rebate_owner TO rebate_test_author, rebate_test_approver, rebate_test_both;
 SELECT is(rebate.require_approval(true), NULL, 'from now on two are needed');
 
--- who wrote it
+-- who owns the store has not the right by that
 SET SESSION AUTHORIZATION rebate_test_author;
 SELECT is(rebate.set_rule('five', percent => 6, valid_from => '2020-01-01'), 1, 'an author writes a draft');
+RESET SESSION AUTHORIZATION;
+SELECT throws_ok('SELECT rebate.approve_rule(1)', '42501', 'permission denied for rebate.approve_rule', 'nobody was given the right: a superuser has not got it');
+SET SESSION AUTHORIZATION rebate_test_approver;
+SELECT throws_ok(c, '42501', NULL, 'nor a member of the owner''s role: ' || c)
+FROM unnest(ARRAY['SELECT rebate.approve_rule(1)', 'SELECT rebate.reject_rule(1, ''no'')', 'SELECT rebate.erase_member(''alice'', true)']) c;
+SET ROLE rebate_owner;
+SELECT throws_ok('SELECT rebate.approve_rule(1)', '42501', NULL, 'nor the owner himself');
+RESET ROLE;
+RESET SESSION AUTHORIZATION;
+SELECT rebate.grant_right('approver', 'rebate_owner'), rebate.revoke_right('approver', 'rebate_owner');
+SELECT ok(has_function_privilege('rebate_owner', 'rebate.preview(regclass, "any")', 'EXECUTE') AND has_table_privilege('rebate_owner', 'rebate.rule_drafts', 'SELECT'),
+    'a right that is taken from the owner leaves what he has for being that');
+SELECT rebate.grant_right('approver', 'rebate_owner');
+
+-- who wrote it
+SET SESSION AUTHORIZATION rebate_test_author;
 SELECT throws_ok('SELECT rebate.approve_rule(1)', 'RB017', NULL, 'and does not approve it');
 SET ROLE rebate_owner;
 SELECT throws_ok('SELECT rebate.approve_rule(1)', 'RB017', NULL, 'nor as a member of another role');

@@ -4,6 +4,8 @@ CREATE EXTENSION pgtap;
 SET client_min_messages = warning;
 SELECT no_plan();
 CREATE EXTENSION rebate;
+SELECT rebate.create_store();
+SELECT rebate.grant_right('approver', 'rebate_owner');
 CREATE ROLE rebate_test_asks SUPERUSER LOGIN;
 CREATE ROLE rebate_test_agrees SUPERUSER LOGIN;
 -- a person, not the engine's to know, with the keys that he has had

@@ -26,6 +26,7 @@ $old->safe_psql('shop', qq{
     SET client_min_messages = error;
     CREATE EXTENSION rebate;
     SELECT rebate.create_store();
+    SELECT rebate.grant_right('approver', 'rebate_owner');
     CREATE TABLE orders (id int PRIMARY KEY, customer text, total numeric, note text);
     SELECT rebate.attach('orders', 'customer', 'total', 'EUR', quantity => 'note::numeric');
     SELECT rebate.set_rule('ten', percent => 10, hold => '14 days');

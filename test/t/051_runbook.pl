@@ -195,6 +195,26 @@ try('the store was changed (RB011), or the doctor says so', db => 'changed',
         is(earned($node, 'changed', 20), '10.00', 'orders go on');
     });
 
+shop('wider');
+$node->safe_psql('wider', q{ALTER TABLE rebate_data.account ADD note text DEFAULT 'x'; ALTER TABLE rebate_data.accrual ADD "a note" int DEFAULT 1, ADD more int;
+    ALTER TABLE rebate_data.job ADD note text});
+like(says($node, 'wider', "\\set VERBOSITY verbose\nINSERT INTO orders VALUES (20, 'm1', 100);"), qr/RB011.*Column "(a )?note" is one more/s, 'orders fail');
+try('somebody added a column to the store (RB011)', db => 'wider',
+    shows => qr/rebate_data\.account\|somebody added column note.*rebate_data\.accrual\|somebody added column "a note".*DROP COLUMN "a note".*more/s,
+    after => sub {
+        $node->safe_psql('wider', q{INSERT INTO orders VALUES (20, 'm1', 100); UPDATE orders SET total = 50 WHERE id = 1});
+        is(join(' ', earned($node, 'wider', 20), earned($node, 'wider', 1)), '10.00 5.00', 'orders go on');
+    });
+
+shop('indexes');
+$node->safe_psql('indexes', q{UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'rebate_data.failure_pkey'::regclass});
+try('an index of the store is invalid', db => 'indexes', shows => qr/^rebate_data\.failure_pkey\|it is invalid.*REINDEX INDEX/m);
+$node->safe_psql('indexes', q{CREATE INDEX entry_pkey_ccnew ON rebate_data.entry (account_id, seq);
+    UPDATE pg_index SET indisvalid = false WHERE indexrelid IN ('rebate_data.accrual_order_key'::regclass, 'rebate_data.entry_pkey_ccnew'::regclass)});
+like(says($node, 'indexes', "\\set VERBOSITY verbose\nINSERT INTO orders VALUES (20, 'm1', 100);"), qr/RB011/, 'orders fail');
+try('an index of the store is invalid', db => 'indexes', shows => qr/^rebate_data\.accrual_order_key\|the index is invalid/m,
+    after => sub { $node->safe_psql('indexes', q{INSERT INTO orders VALUES (20, 'm1', 100)}); is(earned($node, 'indexes', 20), '10.00', 'orders go on') });
+
 shop('off');
 $node->safe_psql('off', 'ALTER SYSTEM SET rebate.mode = off');
 $node->reload;
@@ -407,12 +427,61 @@ unlike(says($node, 'jobs', $line{'pg_cron has no jobs, or they fail'}[0]), qr/^m
 try('pg_cron has no jobs, or they fail', db => 'jobs', shows => qr/^age\|/m,
     after => sub { is($node->safe_psql('jobs', q{SELECT active FROM rebate.schedules() WHERE job = 'mature'}), 't', 'the job is there') });
 
+# two jobs of a role that is no more and of a database that was renamed, and a role that is kept from its work
+$node->safe_psql('jobs', q{SELECT cron.unschedule(jobid) FROM cron.job WHERE jobname NOT IN ('rebate mature', 'rebate fold', 'rebate age', 'rebate prune') OR username <> 'rebate_clock';
+    UPDATE cron.job SET active = true, username = CASE jobname WHEN 'rebate prune' THEN 'ghost' ELSE username END,
+        database = CASE jobname WHEN 'rebate fold' THEN 'before_its_name' ELSE database END;
+    REVOKE rebate_owner FROM rebate_clock});
+my $jobs_line = 'a job of pg_cron fails, or its role or database is gone';
+try($jobs_line, db => 'jobs',
+    shows => qr/^fold\|.*for database "before_its_name".*^age\|its role "rebate_clock" has not the right "operator".*^mature\|.*right "operator".*^prune\|its role "ghost" is no more/ms,
+    after => sub {
+        is($node->safe_psql('jobs', q{SELECT string_agg(job || ' of ' || username, ', ' ORDER BY job) FROM rebate.schedules()}),
+            'age of rebate_clock, fold of rebate_clock, mature of rebate_clock', 'the jobs are good again');
+    });
+my $run = q{INSERT INTO cron.job_run_details (jobid, database, username, status, return_message) SELECT jobid, database, username, };
+$node->safe_psql('jobs', "ALTER ROLE rebate_clock SET statement_timeout = 1; $run 'failed', 'ERROR:  canceling statement due to statement timeout' FROM cron.job WHERE jobname = 'rebate fold'");
+try($jobs_line, db => 'jobs', shows => qr/^fold\|its last run by pg_cron failed: ERROR:  canceling/m,
+    after => sub {
+        my $set = $node->safe_psql('jobs', 'SHOW statement_timeout', connstr => $node->connstr('jobs') . ' user=rebate_clock');
+        is($set, 0, 'the role has time');
+        $node->safe_psql('jobs', "$run 'succeeded', 'CALL' FROM cron.job WHERE jobname = 'rebate fold'");
+    });
+
 shop('overdue', '', { before => 'ALTER TABLE orders ADD placed timestamptz DEFAULT now()',
     attach => q{'EUR', order_time => 'placed', confirmed_at => 'placed', since => '2020-01-01'} });
 $node->safe_psql('overdue', q{SELECT rebate.set_rule('held', percent => 10, hold => '1 day', valid_from => '2020-01-01');
     INSERT INTO orders VALUES (20, 'late', 100, now() - interval '2 days')});
 try('rebates do not mature', db => 'overdue', shows => qr/^mature\|rebates wait for it/m,
     after => sub { is($node->safe_psql('overdue', q{SELECT available FROM rebate.balances WHERE member = 'late'}), '10.00', 'they are available') });
+
+# --- persons --------------------------------------------------------------------------------------------------------------------
+
+shop('persons');
+$node->safe_psql('persons', q{CREATE ROLE finance LOGIN; CREATE ROLE marketing LOGIN;
+    SELECT rebate.grant_right('author', 'marketing'), rebate.grant_right('approver', 'finance'), rebate.require_approval(true);
+    SET SESSION AUTHORIZATION marketing; SELECT rebate.set_rule('ten', percent => 20)});
+is($node->safe_psql('persons', q{SELECT status FROM rebate.doctor() WHERE "check" = 'approval'}), 'ok', 'there are two persons');
+$node->safe_psql('persons', q{SELECT rebate.revoke_right('approver', 'finance'); DROP ROLE finance});
+like(says($node, 'persons', 'SELECT rebate.approve_rule(1);'), qr/permission denied/, 'nobody approves');
+try('changes of rules wait, and nobody may approve them', db => 'persons', shows => qr/nobody has the right "approver"/,
+    after => sub { is($node->safe_psql('persons', 'SELECT rebate.approve_rule(1)'), 2, 'somebody may now') });
+
+shop('members');
+$node->safe_psql('members', q{CREATE ROLE mary LOGIN; CREATE ROLE nick LOGIN; CREATE ROLE olga LOGIN; CREATE ROLE "Paul's" LOGIN; CREATE ROLE well LOGIN;
+    SELECT rebate.map_login('mary', 'm1'), rebate.map_login('nick', 'm2'), rebate.map_login('olga', 'm0'), rebate.map_login('Paul''s', 'm1'), rebate.map_login('well', 'm2');
+    SELECT rebate.grant_right('member', r) FROM unnest('{mary,olga,"Paul''s",well}'::name[]) r;
+    ALTER ROLE mary RENAME TO maria; SELECT rebate.grant_right('member', 'maria'), rebate.revoke_right('member', 'mary');
+    SELECT rebate.revoke_right('member', 'olga'), rebate.revoke_right('member', 'Paul''s'); DROP ROLE olga, "Paul's"; CREATE ROLE "Paul's" LOGIN});
+is($node->safe_psql('members', 'SET SESSION AUTHORIZATION maria; SELECT count(*) FROM rebate.my_balance'), 0, 'she sees nothing');
+try('a member with a login of his own sees nothing', db => 'members',
+    shows => qr/role Paul's\|it was dropped, and this is another.*role mary\|.*renamed to maria.*role nick\|.*has not the right "member".*role olga\|.*is no more/s,
+    after => sub {
+        is($node->safe_psql('members', 'SET SESSION AUTHORIZATION maria; SELECT currency FROM rebate.my_balance'), 'EUR', 'she sees what is hers');
+        is($node->safe_psql('members', 'SET SESSION AUTHORIZATION nick; SELECT currency FROM rebate.my_balance'), 'EUR', 'and he what is his');
+        is($node->safe_psql('members', q{SELECT string_agg(login, ' ' ORDER BY login) FROM rebate.logins WHERE in_force}), 'maria nick well', 'the others are gone');
+        is($node->safe_psql('members', q{SELECT status FROM rebate.doctor() WHERE "check" = 'logins'}), 'ok', 'the doctor is content');
+    });
 
 # --- library and versions ------------------------------------------------------------------------------------------------------
 
