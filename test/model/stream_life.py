@@ -178,8 +178,8 @@ class Life:
             lit(table), r.choice(['NULL', "'7 days'", "'1 month'", "'36 hours'"]), r.choice(['NULL', "'10 days'", "'30 days'", "'2 days'"]))
 
     def settle(self):
-        """What was deferred is decided."""
-        return 'RESET ROLE;\nRESET rebate.mode;\n' + ''.join('SELECT rebate.reconcile(%s);\n' % lit(t) for t in self.tables)
+        """What was deferred is decided, by the facts of when it was."""
+        return 'RESET ROLE;\nSELECT model.observe();\nRESET rebate.mode;\n' + ''.join('SELECT rebate.reconcile(%s);\n' % lit(t) for t in self.tables)
 
     def live(self):
         """The next item, if it is none of the shop's."""

@@ -97,9 +97,10 @@ BEGIN
 	END IF;
 
 	-- what the clock decided ends with the state that it was decided in
-	UPDATE soak.aged a SET confirmed_at = CASE WHEN o.state = 'paid' THEN a.confirmed_at END,
+	-- and one that it confirmed is so whenever it is paid again
+	UPDATE soak.aged a SET confirmed_at = CASE WHEN o.state = 'paid' THEN a.fact END,
 		given_up_in = CASE WHEN o.state = a.given_up_in THEN a.given_up_in END
-	FROM soak.today t, orders o WHERE t.n = a.n AND o.n = a.n AND (a.confirmed_at IS NOT NULL AND o.state <> 'paid' OR a.given_up_in <> o.state);
+	FROM soak.today t, orders o WHERE t.n = a.n AND o.n = a.n;
 	DELETE FROM soak.ageing a USING soak.today t WHERE a.n = t.n;
 	INSERT INTO soak.ageing
 	SELECT o.n, o.state, CASE WHEN EXISTS (SELECT FROM soak.dispute d WHERE d.n = o.n) THEN soak.due(o.n, o.ordered_at, v.due) ELSE v.due END
