@@ -46,9 +46,10 @@ SELECT cmp_ok((SELECT count(*) FROM relations), '>', 40::bigint, 'relations are 
 
 -- what the list says: who may call it, and to whom it is granted
 CREATE FUNCTION may(role_rights text[], object_rights text[]) RETURNS boolean LANGUAGE sql IMMUTABLE AS
-    -- what takes two persons is nobody's by being the owner
+    -- what takes two persons is nobody's by being the owner; a superuser has each right that somebody was given
     $$ SELECT role_rights && object_rights
-           OR 'owner' = ANY (role_rights) AND NOT object_rights && '{superuser,nobody}' AND object_rights <> '{approver}' $$;
+           OR 'owner' = ANY (role_rights) AND NOT object_rights && '{superuser,nobody}'
+           AND (object_rights <> '{approver}' OR 'superuser' = ANY (role_rights)) $$;
 CREATE FUNCTION granted(role_rights text[], object_rights text[]) RETURNS boolean LANGUAGE sql IMMUTABLE AS
     $$ SELECT may(role_rights, object_rights) OR 'owner' = ANY (role_rights) AND NOT 'nobody' = ANY (object_rights) $$;
 
