@@ -82,15 +82,19 @@ sub full_queue
         my $stuck = IPC::Run::start([ 'psql', '-XqAt', '-d', $node->connstr('postgres') ], '<', \my $in, '>', \my $out);
         $in = "LISTEN nothing;\nBEGIN;\nSELECT 'stuck';\n";
         $stuck->pump until defined $out and $out =~ /stuck/;
-        # Until it does not fit, in ever smaller transactions.
-        foreach my $n ($queue_pages ? () : 20000, 200, 20, 2, 1)
+        # Until it does not fit, a page each. A transaction of several that does not fit would leave those that did in the queue, and
+        # wake nobody: then a listener that only waits is behind, too, and no NOTIFY gets through that would wake it.
+        my $size = $queue_pages ? 64 : 1048576;
+        foreach my $n ($queue_pages ? () : (20000, 200))
         {
-            my $status = 0;
-            ($status) = $node->psql('postgres', "SELECT count(pg_notify('flood', n || repeat('x', 7900))) FROM generate_series(1, $n) n")
-              until $status;
+            $node->safe_psql('postgres', "SELECT count(pg_notify('flood', n || repeat('x', 7900))) FROM generate_series(1, $n) n")
+              while $node->safe_psql('postgres', 'SELECT pg_notification_queue_usage()') < 1 - 2 * $n / $size;
         }
+        my $status = 0;
+        ($status) = $node->psql('postgres', join '', map { "SELECT pg_notify('flood', repeat('x', 7900));\n" } 1 .. 100)
+          until $status;
         cmp_ok($node->safe_psql('postgres', 'SELECT pg_notification_queue_usage()'), '>', 0.9, "$mode: the queue of notifications is full");
-        my ($status, undef, $errors) = $node->psql('postgres',
+        ($status, undef, my $errors) = $node->psql('postgres',
             q{INSERT INTO orders (customer, total) SELECT 'q' || n, 100 FROM generate_series(1, 1000) n;
               INSERT INTO orders (customer, total) VALUES ('alice', 100)});
         is($status, 0, "$mode: orders go on") or diag($errors);

@@ -108,7 +108,7 @@ sub check_dropped
 {
     my ($what) = @_;
     is(sql('SELECT count(*) FROM (SELECT account_id, seq FROM before EXCEPT (SELECT account_id, seq FROM export UNION SELECT account_id, seq FROM rebate_data.ledger)) d'), 0, "$what: all entries are exported or there");
-    is(sql('SELECT count(*) FROM ((TABLE balances EXCEPT TABLE rebate.balances) UNION ALL (TABLE trial EXCEPT TABLE rebate.trial_balance)) d'), 0, "$what: balances are as they were");
+    is(sql('SELECT (SELECT count(*) FROM (TABLE balances EXCEPT TABLE rebate.balances) d) + (SELECT count(*) FROM (TABLE trial EXCEPT TABLE rebate.trial_balance) d)'), 0, "$what: balances are as they were");
     is(sql('SELECT count(*) FROM rebate_data.carried c JOIN rebate_data.entry_archive e ON e.account_id = c.account_id AND e.seq <= c.seq'), 0, "$what: nothing is there and carried forward");
     is(sql('SELECT * FROM rebate.audit()'), '', "$what: the audit is clean");
     return;
