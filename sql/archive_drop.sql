@@ -21,6 +21,11 @@ UPDATE orders SET refunded = total / 2 WHERE id <= 10 AND customer ~ 'm';
 INSERT INTO orders (id, customer, total) VALUES (100, 'alone', 100);
 INSERT INTO orders (id, customer, total) VALUES (101, 'once', 100);
 UPDATE orders SET status = 'done', done_at = '2024-02-10 12:00' WHERE id = 101;
+-- one whose last entry of the stretch is booked before another one
+INSERT INTO orders (id, customer, total, at) VALUES (110, 'back', 10, '2024-02-20 12:00');
+UPDATE orders SET status = 'done', done_at = '2024-02-20 12:00' WHERE id = 110;
+INSERT INTO orders (id, customer, total, at) VALUES (111, 'back', 10, '2024-01-05 12:00');
+UPDATE orders SET status = 'done', done_at = '2024-01-05 12:00' WHERE id = 111;
 SELECT clock_timestamp() AS early \gset
 SELECT pg_sleep(0.01);
 -- the second, which stays archived
@@ -30,6 +35,7 @@ UPDATE orders SET status = 'done', done_at = '2024-03-12 12:00' WHERE id BETWEEN
 SELECT clock_timestamp() AS cut \gset
 SELECT pg_sleep(0.01);
 -- the third, at hand
+INSERT INTO orders (id, customer, total, at) VALUES (112, 'back', 10, '2024-04-01 12:00');
 UPDATE orders SET refunded = total WHERE id IN (11, 15, 21, 23);
 INSERT INTO orders (id, customer, total, status, at, done_at) VALUES (31, 'm1', 1000, 'done', '2024-04-01 12:00', '2024-04-02 12:00');
 CALL rebate.mature();
@@ -121,6 +127,7 @@ CALL refused('a balance of long ago', $$SELECT * FROM rebate.balance('d0', 'EUR'
 CALL refused('a statement from the beginning', $$SELECT * FROM rebate.statement('d0')$$);
 CALL refused('a statement from a day too early', $$SELECT * FROM rebate.statement('d0', '2024-01-10')$$);
 CALL refused('a statement that ends before', $$SELECT * FROM rebate.statement('d0', '2024-01-01', '2024-01-09')$$);
+CALL refused('a statement from between two days', $$SELECT * FROM rebate.statement('back', '2024-01-06')$$);
 CALL refused('one currency only', $$SELECT * FROM rebate.statement('d0', '2024-01-01', currency => 'EUR')$$);
 CALL refused('events from the beginning', $$SELECT * FROM rebate.events('d0')$$);
 CALL refused('the feed from the beginning', $$SELECT * FROM rebate.feed()$$);
