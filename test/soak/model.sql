@@ -80,6 +80,23 @@ CROSS JOIN LATERAL (VALUES
 	('coupon', CASE WHEN s.coupon > COALESCE(s.tea, 0) THEN s.coupon END, interval '3 days')) r (rule, "full", hold)
 WHERE r.full IS NOT NULL;
 
+-- What the orders of today should have.
+CREATE PROCEDURE soak.want() LANGUAGE plpgsql AS $$
+BEGIN
+	WITH old AS (DELETE FROM soak.wanted w USING soak.today t WHERE w.n = t.n RETURNING w.*)
+	INSERT INTO soak.wanted
+	SELECT r.n, r.customer, r.curr, r.rule, r.phase, r.amount, v.due,
+		r.phase = 'confirmed' AND (EXISTS (SELECT FROM old WHERE old.n = r.n AND old.rule = r.rule AND old.customer = r.customer AND old.phase = 'confirmed' AND old.matured)
+			-- nothing to wait for
+			OR r.hold = interval '0' AND NOT v.disputed)
+	FROM soak.today t JOIN soak.ruled r ON r.n = t.n
+	CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM soak.dispute d WHERE d.n = r.n) AS disputed OFFSET 0) d
+	CROSS JOIN LATERAL (SELECT d.disputed, CASE WHEN r.phase = 'confirmed' THEN CASE WHEN d.disputed THEN soak.due(r.n, r.confirmed_at, r.confirmed_at + r.hold)
+		ELSE r.confirmed_at + r.hold END END AS due OFFSET 0) v
+	WHERE r.amount <> 0;
+	INSERT INTO soak.had SELECT DISTINCT w.n FROM soak.today t JOIN soak.wanted w ON w.n = t.n ON CONFLICT DO NOTHING;
+END $$;
+
 -- The end of a day, after age() and mature() ran up to it.
 CREATE PROCEDURE soak.end_of(day int) LANGUAGE plpgsql AS $$
 DECLARE
@@ -96,8 +113,8 @@ BEGIN
 		ANALYZE orders, soak.dispute, soak.aged, soak.ageing, soak.wanted, soak.had;
 	END IF;
 
-	-- what the clock decided ends with the state that it was decided in
-	-- and one that it confirmed is so whenever it is paid again
+	-- what the clock decided ends with the state that it was decided in;
+	-- but one that it confirmed is so whenever it is paid again
 	UPDATE soak.aged a SET confirmed_at = CASE WHEN o.state = 'paid' THEN a.fact END,
 		given_up_in = CASE WHEN o.state = a.given_up_in THEN a.given_up_in END
 	FROM soak.today t, orders o WHERE t.n = a.n AND o.n = a.n;
@@ -109,26 +126,17 @@ BEGIN
 	WHERE o.original IS NULL AND o.amount IS NOT NULL AND o.customer IS NOT NULL
 		AND (o.state = 'paid' AND a.confirmed_at IS NULL OR o.state = 'new' AND a.given_up IS NOT TRUE)
 		AND NOT EXISTS (SELECT FROM soak.erased e WHERE e.customer = o.customer) AND NOT EXISTS (SELECT FROM soak.settled s WHERE s.n = o.n);
-	WITH come AS (DELETE FROM soak.ageing WHERE due <= upto RETURNING *),
-		also AS (INSERT INTO soak.today SELECT n FROM come ON CONFLICT DO NOTHING)
+	CALL soak.want();
+	-- the clock comes to what waits with a rebate
+	TRUNCATE soak.today;
+	WITH come AS (DELETE FROM soak.ageing a WHERE due <= upto AND EXISTS (SELECT FROM soak.wanted w WHERE w.n = a.n AND w.amount > 0) RETURNING *),
+		also AS (INSERT INTO soak.today SELECT n FROM come)
 	INSERT INTO soak.aged AS a (n, confirmed_at, fact, given_up_in, given_up)
 	SELECT n, CASE state WHEN 'paid' THEN due END, CASE state WHEN 'paid' THEN due END, CASE state WHEN 'new' THEN state END, state = 'new' FROM come
 	ON CONFLICT (n) DO UPDATE SET confirmed_at = CASE WHEN excluded.given_up THEN a.confirmed_at ELSE COALESCE(a.fact, excluded.fact) END,
 		fact = COALESCE(a.fact, excluded.fact), given_up_in = COALESCE(excluded.given_up_in, a.given_up_in), given_up = a.given_up OR excluded.given_up;
-
-	WITH old AS (DELETE FROM soak.wanted w USING soak.today t WHERE w.n = t.n RETURNING w.*)
-	INSERT INTO soak.wanted
-	SELECT r.n, r.customer, r.curr, r.rule, r.phase, r.amount, v.due,
-		r.phase = 'confirmed' AND (EXISTS (SELECT FROM old WHERE old.n = r.n AND old.rule = r.rule AND old.customer = r.customer AND old.phase = 'confirmed' AND old.matured)
-			-- nothing to wait for
-			OR r.hold = interval '0' AND NOT v.disputed)
-	FROM soak.today t JOIN soak.ruled r ON r.n = t.n
-	CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM soak.dispute d WHERE d.n = r.n) AS disputed OFFSET 0) d
-	CROSS JOIN LATERAL (SELECT d.disputed, CASE WHEN r.phase = 'confirmed' THEN CASE WHEN d.disputed THEN soak.due(r.n, r.confirmed_at, r.confirmed_at + r.hold)
-		ELSE r.confirmed_at + r.hold END END AS due OFFSET 0) v
-	WHERE r.amount <> 0;
+	CALL soak.want();
 	UPDATE soak.wanted SET matured = true WHERE NOT matured AND due <= upto;
-	INSERT INTO soak.had SELECT DISTINCT w.n FROM soak.today t JOIN soak.wanted w ON w.n = t.n ON CONFLICT DO NOTHING;
 END $$;
 
 -- Members who leave: after the end of a day, by two people.
