@@ -273,7 +273,7 @@ static const LedgerQuery ledger_queries[] = {
 		"SELECT 'facts of an order disagree', 'source ' || source_id || ', order ' || order_key, NULL"
 		"  FROM rebate_data.accrual GROUP BY source_id, order_key"
 		" HAVING min(generation) <> max(generation) OR min(first_seen) <> max(first_seen)"},
-	/* what was folded of house accounts */
+	/* what libraries of version 0.1 folded of house accounts */
 	{IN_DOUBT,
 		"SELECT 'house balance does not match', l.code || ', ' || currency,"
 		"       'It is ' || coalesce(h.amount, 0) || ' minor units, the entries give ' || coalesce(e.amount, 0) || '.'"
@@ -332,7 +332,20 @@ static const LedgerQuery ledger_queries[] = {
 };
 
 /* The same of what version 2 of the store has */
-static const LedgerQuery erasure_queries[] = {
+static const LedgerQuery queries_of_version_2[] = {
+	/* what was folded of all ledger accounts */
+	{IN_DOUBT,
+		"SELECT 'folded balance does not match', coalesce(l.code, ledger_account_id::text) || ', ' || currency,"
+		"       'It is ' || coalesce(b.amount, 0) || ' minor units, the entries give ' || coalesce(e.amount, 0) || '.'"
+		"  FROM rebate_data.checkpoint b"
+		"  FULL JOIN (SELECT g.ledger_account_id, a.currency, sum(g.amount) AS amount"
+		"               FROM rebate_data.ledger e JOIN rebate_data.account a ON a.account_id = e.account_id"
+		"               CROSS JOIN rebate_data.fold f"
+		"              CROSS JOIN LATERAL (VALUES (e.debit, e.amount), (e.credit, - e.amount)) g (ledger_account_id, amount)"
+		"              WHERE (e.epoch, e.xid) < (f.checkpoint_epoch, f.checkpoint_xid)"
+		"              GROUP BY g.ledger_account_id, a.currency) e USING (ledger_account_id, currency)"
+		"  LEFT JOIN rebate_data.ledger_account l USING (ledger_account_id)"
+		" WHERE coalesce(b.amount, 0) <> coalesce(e.amount, 0)"},
 	{IF_ERASED,
 		"SELECT 'erased member has a balance', 'account ' || account_id, NULL"
 		"  FROM rebate_data.account"
@@ -400,7 +413,7 @@ audit_ledger(Store *store, ReturnSetInfo *result)
 	store_spi_begin(store, &scope);
 	run_queries(result, ledger_queries, lengthof(ledger_queries), &doubt);
 	if (store->version >= 2)
-		run_queries(result, erasure_queries, lengthof(erasure_queries), &doubt);
+		run_queries(result, queries_of_version_2, lengthof(queries_of_version_2), &doubt);
 	if (archive_exists(store))
 		for (int i = 0; audit_archive_queries[i]; i++)
 			report_query(result, audit_archive_queries[i]);

@@ -69,6 +69,7 @@ typedef enum StoreTable
 	ST_ENTRY_ARCHIVE,
 	ST_BOUNDARY,
 	ST_ARCHIVE,
+	ST_CHECKPOINT,
 	/* the view comes after the tables, so that one of them is named first */
 	ST_LEDGER,
 	NUM_STORE_TABLES

@@ -170,7 +170,8 @@ static const struct
 	},
 	[ST_FOLD] = {
 		"fold", false,
-		"one bool!=, epoch int4!, xid int8!, folded_at timestamptz!="
+		"one bool!=, epoch int4!, xid int8!, folded_at timestamptz!=",
+		.added = "checkpoint_epoch int4!=, checkpoint_xid int8!="
 	},
 	[ST_FAILURE] = {
 		"failure", false,
@@ -263,6 +264,11 @@ static const struct
 	[ST_ARCHIVE] = {
 		"archive", false,
 		"one bool!=, epoch int4!, xid int8!, before timestamptz!, archived_at timestamptz!",
+		2
+	},
+	[ST_CHECKPOINT] = {
+		"checkpoint", false,
+		"ledger_account_id int4!, currency text/C!, amount int8!",
 		2
 	},
 };
