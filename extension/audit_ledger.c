@@ -199,7 +199,6 @@ walk_accounts(Store *store, ReturnSetInfo *result, Snapshot snapshot)
 typedef enum RunWhen
 {
 	IN_DOUBT,					/* the pass found something */
-	IF_PARTS,					/* ... or there are orders of several rows */
 	IF_FROZEN,					/* ... or frozen orders */
 	IF_ERASED,					/* ... or erased members */
 	ALWAYS						/* its tables are small */
@@ -264,12 +263,12 @@ static const LedgerQuery ledger_queries[] = {
 		"SELECT 'rebate without an opening entry', 'accrual ' || accrual_id, NULL"
 		"  FROM rebate_data.accrual WHERE (rule_id <> 0) <> (seq IS NOT NULL)"},
 	/* one rebate of an order under one rule for one account */
-	{IF_PARTS,
+	{IN_DOUBT,
 		"SELECT 'rebate twice', 'source ' || source_id || ', order ' || order_key,"
 		"       'Rule ' || rule_id || ', account ' || account_id || '.'"
 		"  FROM rebate_data.accrual GROUP BY source_id, order_key, rule_id, account_id HAVING count(*) > 1"},
 	/* the facts of an order are the same in each of its rows */
-	{IF_PARTS,
+	{IN_DOUBT,
 		"SELECT 'facts of an order disagree', 'source ' || source_id || ', order ' || order_key, NULL"
 		"  FROM rebate_data.accrual GROUP BY source_id, order_key"
 		" HAVING min(generation) <> max(generation) OR min(first_seen) <> max(first_seen)"},
@@ -393,8 +392,8 @@ run_queries(ReturnSetInfo *result, const LedgerQuery *queries, int n, const Ledg
 	{
 		RunWhen		when = queries[i].when;
 
-		if (doubt->any || when == ALWAYS || (when == IF_PARTS && doubt->parts) ||
-			(when == IF_FROZEN && doubt->frozen) || (when == IF_ERASED && doubt->erased))
+		if (doubt->any || when == ALWAYS || (when == IF_FROZEN && doubt->frozen) ||
+			(when == IF_ERASED && doubt->erased))
 			report_query(result, queries[i].sql);
 	}
 }

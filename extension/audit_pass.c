@@ -10,7 +10,7 @@
  * but for one chance in 2^48 or less if it is not.
  *
  * Any doubt is enough: the pass does not tell what is wrong.  It leaves to others
- * what one row alone cannot show (orders of several rows, frozen orders).
+ * what one row alone cannot show (frozen orders, erased members).
  *
  * Accounts are kept in memory.  Where they do not fit into maintenance_work_mem,
  * the rows are read several times, each time for a part of the accounts.
@@ -32,6 +32,7 @@
 
 #include "audit_folded.h"
 #include "audit_names.h"
+#include "audit_parts.h"
 #include "audit_pass.h"
 #include "ledger_rows.h"
 #include "order.h"
@@ -78,6 +79,7 @@ typedef struct LedgerPass
 	uint32		part;
 	uint32		nparts;
 	account_hash *accounts;
+	OrderParts *orders;			/* orders of several rows */
 	Tuplesortstate *sort;		/* of entries that came before their turn; NULL: none */
 	TupleDesc	desc;			/* of what is sorted */
 	TupleTableSlot *slot;
@@ -385,11 +387,11 @@ check_accrual(LedgerPass *pass, const LedgerRow *row)
 	bool		live = x->bucket >= '0' && x->bucket < '0' + NUM_BUCKETS;
 
 	pass->greatest_id = Max(pass->greatest_id, x->accrual_id);
-	pass->doubt.parts |= x->part != 0;
 	pass->doubt.frozen |= (x->flags & ORDER_FROZEN) != 0;
 	if ((x->rule_id != 0) != row->has_entry || !names_know(&pass->names.sources, x->source_id) ||
 		(x->rule_id != 0 && !names_know_version(&pass->names, x->rule_id, x->version)) ||
-		(x->rule_id != 0 && (live ? x->earned == 0 : x->bucket != BUCKET_NONE || x->earned != 0)))
+		(x->rule_id != 0 && (live ? x->earned == 0 : x->bucket != BUCKET_NONE || x->earned != 0)) ||
+		!parts_agree(pass->orders, x, row->order_key))
 		pass->doubt.any = true;
 	if (row->has_due && x->bucket >= '0' && x->bucket <= '0' + BUCKET_MATURING)
 		pass->waiting += row->has_entry ?
@@ -502,11 +504,13 @@ check_part(LedgerPass *pass)
 	LedgerRows *rows = ledger_rows_begin(pass->store, pass->snapshot);
 	const LedgerRow *row;
 
+	pass->orders = parts_begin(pass->store, pass->snapshot);
 	while (!pass->doubt.any && (row = ledger_rows_next(rows)) != NULL)
 	{
 		CHECK_FOR_INTERRUPTS();
 		check_row(pass, row);
 	}
+	parts_end(pass->orders);
 	ledger_rows_end(rows);
 	check_kept_entries(pass);
 	if (!pass->doubt.any)

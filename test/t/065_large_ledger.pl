@@ -119,6 +119,30 @@ is($node->safe_psql('postgres', q{
     WHERE x.next > x.posted_at}) =~ /^([1-9]\d*)\|\1$/ ? 'all' : 'not all', 'all', '... and of each entry after which time passed');
 is($node->safe_psql('postgres', q{SELECT available, last_entry FROM rebate.balance('m1', 'EUR', '2000-01-01')}), '0.00|0', '... and nothing before');
 
+# orders of several rebates: their rows agree, whether they follow one another or lie apart
+$node->safe_psql('postgres', q{
+    SELECT rebate.set_rule('one', percent => 1, valid_from => '2025-01-01');
+    SELECT rebate.set_rule('fixed', fixed => 2, valid_from => '2025-01-01');
+    INSERT INTO orders SELECT i, 'm' || i % 50, 100, 'confirmed', '2025-01-10 00:00+00' FROM generate_series(15001, 15500) i});
+is($node->safe_psql('postgres', 'SELECT max(part) FROM rebate_data.accrual'), 2, 'orders of three rebates');
+for (['one after the other', 'SELECT'],
+    ['apart', q{UPDATE rebate_data.accrual SET base = base WHERE part = 0 AND order_key > '15000'}],
+    ['in another order', q{UPDATE rebate_data.accrual SET base = base WHERE part = 1 AND order_key > '15000'}])
+{
+    my ($name, $move) = @$_;
+    ($found, $pass, $doubt, $err) = audit($move);
+    is("$found, $doubt", ', 0', "rows of orders $name: nothing is found or in doubt") or diag($err);
+    for my $part (0, 1, 2)
+    {
+        ($found, $pass, $doubt) = audit("$move; UPDATE rebate_data.accrual SET generation = generation - 1 WHERE order_key = '15300' AND part = $part");
+        is("$found, $doubt", 'ledger: facts of an order disagree, 1', "... those of part $part");
+        ($found, $pass, $doubt) = audit("$move; UPDATE rebate_data.accrual SET first_seen = first_seen - interval '1 s' WHERE order_key = '15300' AND part = $part");
+        is("$found, $doubt", 'ledger: facts of an order disagree, 1', "... when part $part was first seen");
+    }
+    ($found, $pass, $doubt) = audit("$move; UPDATE rebate_data.accrual SET rule_id = 1, version = 1 WHERE order_key = '15300' AND part = 2");
+    like("$found, $doubt", qr/ledger: rebate twice.*, 1$/, '... a rebate that is there twice');
+}
+
 # new rebates lie behind all others, whatever room there is before: what was posted since a moment is in few pages
 sub pages { return $node->safe_psql('postgres', q{SELECT pg_relation_size('rebate_data.accrual') / current_setting('block_size')::int}) }
 $node->safe_psql('postgres', q{UPDATE orders SET total = total + 1});
