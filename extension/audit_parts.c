@@ -14,7 +14,6 @@
 #include "access/tableam.h"
 #include "executor/tuptable.h"
 #include "utils/fmgroids.h"
-#include "utils/memutils.h"
 #include "utils/rel.h"
 
 #include "audit_parts.h"
@@ -45,7 +44,6 @@ struct OrderParts
 	Relation	index;
 	IndexScanDesc scan;
 	TupleTableSlot *slot;
-	MemoryContext memory;		/* in which the scan keeps what it needs on the way */
 	PartsOf		read;			/* by the index */
 	/* the order of the row before: its parts 0 to n - 1 */
 	PartsOf		parts;
@@ -70,8 +68,6 @@ parts_begin(Store *store, Snapshot snapshot)
 	parts->index = index_open(store->indexes[SI_ACCRUAL_ORDER], AccessShareLock);
 	parts->scan = index_beginscan_compat(parts->accrual, parts->index, snapshot, 2);
 	parts->slot = table_slot_create(parts->accrual, NULL);
-	parts->memory = AllocSetContextCreate(CurrentMemoryContext, "rebate audit parts",
-										  ALLOCSET_SMALL_SIZES);
 	init_parts(&parts->read);
 	init_parts(&parts->parts);
 	return parts;
@@ -84,7 +80,6 @@ parts_end(OrderParts *parts)
 	index_endscan(parts->scan);
 	index_close(parts->index, AccessShareLock);
 	table_close(parts->accrual, AccessShareLock);
-	MemoryContextDelete(parts->memory);
 	pfree(parts->read.names);
 	pfree(parts->parts.names);
 	pfree(parts);
@@ -113,11 +108,10 @@ meet_part(PartsOf *parts, const FormData_accrual *row)
 	return true;
 }
 
-/* Do all rows of a row's order agree? */
+/* Do all rows of a row's order agree?  The scan may keep memory until its end. */
 static bool
 read_order(OrderParts *parts, const FormData_accrual *row, const text *order_key)
 {
-	MemoryContext old = MemoryContextSwitchTo(parts->memory);
 	bool		agree = true;
 	ScanKeyData keys[2];
 
@@ -129,8 +123,6 @@ read_order(OrderParts *parts, const FormData_accrual *row, const text *order_key
 		agree = meet_part(&parts->read,
 						  (Form_accrual) GETSTRUCT(ExecFetchSlotHeapTuple(parts->slot, false, NULL)));
 	ExecClearTuple(parts->slot);
-	MemoryContextSwitchTo(old);
-	MemoryContextReset(parts->memory);
 	return agree;
 }
 

@@ -122,7 +122,7 @@ is($node->safe_psql('postgres', q{SELECT available, last_entry FROM rebate.balan
 # orders of several rebates: their rows agree, whether they follow one another or lie apart
 $node->safe_psql('postgres', q{
     SELECT rebate.set_rule('one', percent => 1, valid_from => '2025-01-01');
-    SELECT rebate.set_rule('fixed', fixed => 2, valid_from => '2025-01-01');
+    SELECT rebate.set_rule('fixed', fixed => 2, currency => 'EUR', valid_from => '2025-01-01');
     INSERT INTO orders SELECT i, 'm' || i % 50, 100, 'confirmed', '2025-01-10 00:00+00' FROM generate_series(15001, 15500) i});
 is($node->safe_psql('postgres', 'SELECT max(part) FROM rebate_data.accrual'), 2, 'orders of three rebates');
 for (['one after the other', 'SELECT'],
