@@ -17,6 +17,9 @@ extern void audit_report(ReturnSetInfo *result, const char *part, const char *vi
 extern void audit_ledger(Store *store, ReturnSetInfo *result);
 extern void audit_rules(Store *store, ReturnSetInfo *result);
 
+/* Compare rebates with the sums over their dropped entries */
+extern void audit_carried(Store *store, ReturnSetInfo *result, Snapshot snapshot);
+
 /* Queries about the archive, which not all stores have: violation, subject, detail; NULL behind the last */
 extern const char *const audit_archive_queries[];
 

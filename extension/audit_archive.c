@@ -16,8 +16,13 @@ const char *const audit_archive_queries[] = {
 	"            WHEN b.seq <> e.seq THEN 'It is at entry ' || b.seq || ', entries up to ' || e.seq || ' are archived.'"
 	"            ELSE 'Time, check or balances are not those of entry ' || b.seq || '.' END"
 	"  FROM rebate_data.boundary b"
-	"  LEFT JOIN LATERAL (SELECT * FROM rebate_data.entry_archive x WHERE x.account_id = b.account_id"
-	"                      ORDER BY x.seq DESC LIMIT 1) e ON true"
+	"  LEFT JOIN LATERAL (SELECT seq, posted_at, \"check\", tracked, pending, maturing, available, held"
+	"                       FROM rebate_data.entry_archive x WHERE x.account_id = b.account_id"
+	/* where all of them were dropped, it is what is carried forward */
+	"                      UNION ALL"
+	"                     SELECT seq, posted_at, \"check\", tracked, pending, maturing, available, held"
+	"                       FROM rebate_data.carried c WHERE c.account_id = b.account_id"
+	"                      ORDER BY seq DESC LIMIT 1) e ON true"
 	" WHERE b.seq IS DISTINCT FROM e.seq OR b.posted_at <> e.posted_at OR b.\"check\" <> e.\"check\""
 	"    OR (b.tracked, b.pending, b.maturing, b.available, b.held)"
 	"       <> (coalesce(e.tracked, 0), coalesce(e.pending, 0), coalesce(e.maturing, 0),"
@@ -34,6 +39,14 @@ const char *const audit_archive_queries[] = {
 	"SELECT 'last entry of an account is archived', 'account ' || a.account_id, 'Entry ' || a.last_entry || '.'"
 	"  FROM rebate_data.boundary b"
 	"  JOIN rebate_data.account a ON a.account_id = b.account_id AND a.last_entry <= b.seq",
+	"SELECT 'entry was dropped and is there', 'account ' || e.account_id || ', entry ' || e.seq,"
+	"       'What is carried forward is after entry ' || c.seq || '.'"
+	"  FROM rebate_data.carried c"
+	"  JOIN rebate_data.entry_archive e ON e.account_id = c.account_id AND e.seq <= c.seq",
+	"SELECT 'more is carried forward than was archived', 'account ' || c.account_id,"
+	"       'It is after entry ' || c.seq || '.'"
+	"  FROM rebate_data.carried c"
+	" WHERE NOT EXISTS (SELECT FROM rebate_data.boundary b WHERE b.account_id = c.account_id AND b.seq >= c.seq)",
 	/* and readers of the feed of the youngest transaction */
 	"SELECT 'archive does not know its youngest transaction', 'rebate_data.archive',"
 	"       'It is ' || e.xid || ' of epoch ' || e.epoch || '.'"

@@ -55,6 +55,17 @@ folded_read(FoldedSums *folded, const LedgerNames *names, MemoryContext context,
 	return true;
 }
 
+void
+folded_take(FoldedSums *folded, const LedgerNames *names, const char *sums)
+{
+	uint64		n = names_query(psprintf("SELECT ledger_account_id, amount, currency FROM rebate_data.%s", sums));
+
+	for (uint64 i = 0; i < n; i++)
+		folded_meet(folded, DatumGetInt32(names_value(i, 1)),
+					names_currency(names, TextDatumGetCString(names_value(i, 3))),
+					DatumGetInt64(names_value(i, 2)));
+}
+
 bool
 folded_agree(FoldedSums *folded)
 {

@@ -33,6 +33,9 @@ typedef struct FoldedSums
 extern bool folded_read(FoldedSums *folded, const LedgerNames *names, MemoryContext context,
 						const char *sums, const char *epoch, const char *xid);
 
+/* Take the sums of another table from them: of entries that are there no more */
+extern void folded_take(FoldedSums *folded, const LedgerNames *names, const char *sums);
+
 /* Was nothing left over? */
 extern bool folded_agree(FoldedSums *folded);
 

@@ -7,7 +7,8 @@
  * What must be equal in two places without an order of its own (a rebate and the
  * sum of its entries, what waits for the clock) is compared by sums of hashes
  * whose seed is drawn for each audit: equal if all is well, and different
- * but for one chance in 2^48 or less if it is not.
+ * but for one chance in 2^48 or less if it is not.  Where entries were dropped the
+ * sums go on from what is carried forward of them, whose seed is fixed.
  *
  * Any doubt is enough: the pass does not tell what is wrong.  It leaves to others
  * what one row alone cannot show (frozen orders, erased members).
@@ -30,6 +31,7 @@
 #include "utils/snapmgr.h"
 #include "utils/tuplesort.h"
 
+#include "archive.h"
 #include "audit_folded.h"
 #include "audit_names.h"
 #include "audit_parts.h"
@@ -52,6 +54,8 @@ typedef struct PassAccount
 	int64		check;
 	TimestampTz posted_at;
 	int64		balance[NUM_BUCKETS];
+	int64		carried_seq;	/* entries up to this one were dropped, but for openings */
+	uint64		opened;			/* hashes of those, less what is carried: zero in the end */
 } PassAccount;
 
 #define SH_PREFIX account
@@ -73,8 +77,7 @@ typedef struct LedgerPass
 	Snapshot	snapshot;
 	LedgerDoubt doubt;
 	LedgerNames names;			/* what accounts and entries may name */
-	FoldedSums	houses;			/* of house accounts, as libraries of version 0.1 fold them */
-	FoldedSums	checkpoint;		/* of all ledger accounts, in a store of version 2 */
+	FoldedSums	folded;			/* of all ledger accounts; in a store of version 1 of house accounts */
 	/* part of the accounts at hand, of so many */
 	uint32		part;
 	uint32		nparts;
@@ -84,10 +87,8 @@ typedef struct LedgerPass
 	TupleDesc	desc;			/* of what is sorted */
 	TupleTableSlot *slot;
 	/* compared in the end */
-	uint64		seed;
-	uint64		weights[NUM_BUCKETS];
-	uint64		sum_high;		/* of rebates less their entries */
-	uint64		sum_low;
+	DigestKey	key;
+	LedgerDigest digest;		/* of rebates less their entries */
 	uint64		waiting;		/* of rebates that wait less rows of table waiting */
 	int64		greatest_id;
 	int64		nentries;
@@ -113,12 +114,18 @@ read_small_tables(LedgerPass *pass)
 	PushActiveSnapshot(pass->snapshot);
 	store_spi_begin(pass->store, &scope);
 	names_read(&pass->names, context);
-	if (!folded_read(&pass->houses, &pass->names, context, "house_balance", "epoch", "xid"))
+	if (has_checkpoint(pass) ?
+		!folded_read(&pass->folded, &pass->names, context, "checkpoint", "checkpoint_epoch",
+					 "checkpoint_xid") :
+		!folded_read(&pass->folded, &pass->names, context, "house_balance", "epoch", "xid"))
 		pass->doubt.any = true;
-	if (has_checkpoint(pass) &&
-		!folded_read(&pass->checkpoint, &pass->names, context, "checkpoint", "checkpoint_epoch",
-					 "checkpoint_xid"))
-		pass->doubt.any = true;
+	if (archive_exists(pass->store))
+	{
+		/* sums over dropped entries can be continued with their own key only */
+		if (names_query("SELECT FROM rebate_data.carried LIMIT 1") > 0)
+			pass->key = kept_digest_key;
+		folded_take(&pass->folded, &pass->names, "carried_house");
+	}
 	pass->doubt.frozen = names_query("SELECT FROM rebate_data.freeze LIMIT 1") > 0;
 	store_spi_end(&scope);
 	PopActiveSnapshot();
@@ -187,6 +194,8 @@ load_accounts(LedgerPass *pass)
 		account->last_seq = account->check = 0;
 		account->posted_at = PG_INT64_MIN;
 		memset(account->balance, 0, sizeof(account->balance));
+		account->carried_seq = 0;
+		account->opened = 0;
 		pass->greatest_id = Max(pass->greatest_id, id);
 		if (account->currency < 0)
 			pass->doubt.any = true;
@@ -198,6 +207,49 @@ load_accounts(LedgerPass *pass)
 	if (!fits)
 		account_destroy(pass->accounts);
 	return fits;
+}
+
+/* The accounts of the part whose oldest entries were dropped begin with what is carried forward. */
+static void
+load_carried(LedgerPass *pass)
+{
+	Relation	rel;
+	TupleTableSlot *slot;
+	TableScanDesc scan;
+
+	if (!archive_exists(pass->store))
+		return;
+	rel = store_open(pass->store, ST_CARRIED, AccessShareLock);
+	slot = table_slot_create(rel, NULL);
+	scan = table_beginscan_strat(rel, pass->snapshot, 0, NULL, true, false);
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		int64		id;
+		Carried		carried;
+		PassAccount *account;
+
+		CHECK_FOR_INTERRUPTS();
+		slot_getallattrs(slot);
+		carried = archive_carried_row(slot, &id);
+		if (!is_of_part(pass, id))
+			continue;
+		account = account_lookup(pass->accounts, id);
+		if (account == NULL)
+		{
+			pass->doubt.any = true;
+			continue;
+		}
+		account->last_seq = account->carried_seq = carried.seq;
+		account->check = carried.check;
+		account->posted_at = carried.posted_at;
+		memcpy(account->balance, carried.balance, sizeof(account->balance));
+		account->opened = -carried.opened;
+		pass->digest.high -= carried.digest.high;
+		pass->digest.low -= carried.digest.low;
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, AccessShareLock);
 }
 
 /*
@@ -223,36 +275,17 @@ compare_accounts(LedgerPass *pass)
 			pass->doubt.erased = true;
 		account = account_lookup(pass->accounts, row->account_id);
 		if (account == NULL || account->last_seq != row->last_entry ||
-			account->check != row->last_check ||
+			account->check != row->last_check || account->opened != 0 ||
 			memcmp(account->balance, row->balance, sizeof(account->balance)) != 0)
 			pass->doubt.any = true;
 		else if (has_checkpoint(pass))
 			for (int b = 0; b < NUM_BUCKETS; b++)
-				folded_meet(&pass->checkpoint, LEDGER_BUCKET(b), account->currency,
+				folded_meet(&pass->folded, LEDGER_BUCKET(b), account->currency,
 							-row->balance[b]);
 	}
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(rel, AccessShareLock);
-}
-
-static inline bool
-is_bucket(int32 ledger_account)
-{
-	return ledger_account >= LEDGER_BUCKET(0) && ledger_account < LEDGER_BUCKET(NUM_BUCKETS);
-}
-
-/* Bring the balance of a ledger account, if it is a bucket, along. */
-static inline void
-apply(PassAccount *account, int32 ledger_account, int64 amount)
-{
-	if (is_bucket(ledger_account))
-	{
-		int64	   *balance = &account->balance[ledger_account - LEDGER_BUCKET(0)];
-
-		/* damaged amounts may overflow: wrap, the comparison will tell */
-		*balance = (int64) ((uint64) *balance + (uint64) amount);
-	}
 }
 
 /* Take an account through its next entry; false if the entry is not as it should be. */
@@ -266,8 +299,7 @@ apply_entry(PassAccount *account, const LedgerEntry *entry)
 	account->last_seq = e->seq;
 	account->posted_at = e->posted_at;
 	account->check = entry_check(account->check, e);
-	apply(account, e->debit, -e->amount);
-	apply(account, e->credit, e->amount);
+	ledger_move(account->balance, e);
 	for (int b = 0; b < NUM_BUCKETS; b++)
 		if (account->balance[b] != entry->balance[b] ||
 			(account->balance[b] < 0 && b != BUCKET_AVAILABLE))
@@ -346,37 +378,12 @@ check_kept_entries(LedgerPass *pass)
  *----------------------------------------------------------------------------
  */
 
-/* The weight of a ledger account in the sums of rebates: zero unless it is a bucket */
-static inline uint64
-weight_of(LedgerPass *pass, int32 ledger_account)
-{
-	return is_bucket(ledger_account) ? pass->weights[ledger_account - LEDGER_BUCKET(0)] : 0;
-}
-
-/*
- * Add to the sums what a row says of a rebate: "value" is an amount times the
- * weight of its bucket.  High and low half of the hash each count in full, since
- * a multiple of a power of two loses as many bits of a product.
- */
-static inline void
-add_to_sums(LedgerPass *pass, int64 accrual_id, int64 account_id, uint64 value)
-{
-	int64		name[2] = {accrual_id, account_id};
-	uint64		hash;
-
-	if (value == 0)
-		return;
-	hash = hash_bytes_extended((const unsigned char *) name, sizeof(name), pass->seed);
-	pass->sum_low += hash * value;
-	pass->sum_high += ((hash >> 32) | (hash << 32)) * value;
-}
-
 static uint64
 hash_waiting(LedgerPass *pass, int64 account_id, int64 seq, char bucket, TimestampTz due)
 {
 	int64		fields[4] = {account_id, seq, bucket, due};
 
-	return hash_bytes_extended((const unsigned char *) fields, sizeof(fields), pass->seed);
+	return hash_bytes_extended((const unsigned char *) fields, sizeof(fields), pass->key.seed);
 }
 
 /* What the row of a rebate or a decision says by itself */
@@ -400,6 +407,12 @@ check_accrual(LedgerPass *pass, const LedgerRow *row)
 		pass->doubt.any = true;
 }
 
+static inline bool
+is_bucket(int32 ledger_account)
+{
+	return ledger_account >= LEDGER_BUCKET(0) && ledger_account < LEDGER_BUCKET(NUM_BUCKETS);
+}
+
 static inline void
 take_from_houses(FoldedSums *folded, const PassAccount *account, const EntryFields *e)
 {
@@ -417,18 +430,14 @@ take_from_houses(FoldedSums *folded, const PassAccount *account, const EntryFiel
 static void
 take_from_folded(LedgerPass *pass, const PassAccount *account, const EntryFields *e)
 {
-	if (folded_has(&pass->houses, e))
-		take_from_houses(&pass->houses, account, e);
-	if (!has_checkpoint(pass))
-		return;
-	if (folded_has(&pass->checkpoint, e))
-		take_from_houses(&pass->checkpoint, account, e);
-	else
+	if (folded_has(&pass->folded, e))
+		take_from_houses(&pass->folded, account, e);
+	else if (has_checkpoint(pass))
 	{
 		if (is_bucket(e->debit))
-			folded_meet(&pass->checkpoint, e->debit, account->currency, -e->amount);
+			folded_meet(&pass->folded, e->debit, account->currency, -e->amount);
 		if (is_bucket(e->credit))
-			folded_meet(&pass->checkpoint, e->credit, account->currency, e->amount);
+			folded_meet(&pass->folded, e->credit, account->currency, e->amount);
 	}
 }
 
@@ -445,7 +454,7 @@ check_row(LedgerPass *pass, const LedgerRow *row)
 	{
 		check_accrual(pass, row);
 		if (x->rule_id != 0 && x->bucket >= '0' && x->bucket < '0' + NUM_BUCKETS)
-			value = (uint64) x->earned * pass->weights[x->bucket - '0'];
+			value = (uint64) x->earned * pass->key.weights[x->bucket - '0'];
 	}
 	if (!row->has_entry)
 		return;
@@ -459,8 +468,8 @@ check_row(LedgerPass *pass, const LedgerRow *row)
 			e->accrual_id == 0 || !names_know(&pass->names.ledger_accounts, e->debit) ||
 			!names_know(&pass->names.ledger_accounts, e->credit))
 			pass->doubt.any = true;
-		value -= (uint64) e->amount * (weight_of(pass, e->credit) - weight_of(pass, e->debit));
-		add_to_sums(pass, e->accrual_id, e->account_id, value);
+		value -= digest_movement(&pass->key, e);
+		digest_add(&pass->digest, &pass->key, e->accrual_id, e->account_id, value);
 	}
 	if (!is_of_part(pass, e->account_id))
 		return;
@@ -471,7 +480,14 @@ check_row(LedgerPass *pass, const LedgerRow *row)
 		return;
 	}
 	take_from_folded(pass, account, e);
-	if (e->seq != account->last_seq + 1)
+	if (e->seq <= account->carried_seq)
+	{
+		if (row->entry.opening)
+			account->opened += (uint64) entry_check(0, e);
+		else
+			pass->doubt.any = true;
+	}
+	else if (e->seq != account->last_seq + 1)
 		keep_entry(pass, account, &row->entry);
 	else if (!apply_entry(account, &row->entry))
 		pass->doubt.any = true;
@@ -524,22 +540,20 @@ compare_sums(LedgerPass *pass)
 {
 	subtract_waiting(pass);
 	check_sequence(pass);
-	if (pass->sum_low != 0 || pass->sum_high != 0 || pass->waiting != 0 ||
-		!folded_agree(&pass->houses) || (has_checkpoint(pass) && !folded_agree(&pass->checkpoint)))
+	if (pass->digest.low != 0 || pass->digest.high != 0 || pass->waiting != 0 ||
+		!folded_agree(&pass->folded))
 		pass->doubt.any = true;
 }
 
 static void
 draw_seed(LedgerPass *pass)
 {
-	if (!pg_strong_random(&pass->seed, sizeof(pass->seed)) ||
-		!pg_strong_random(pass->weights, sizeof(pass->weights)))
+	if (!pg_strong_random(&pass->key, sizeof(pass->key)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("could not draw a random number")));
-	/* an even weight would lose bits */
 	for (int b = 0; b < NUM_BUCKETS; b++)
-		pass->weights[b] |= 1;
+		pass->key.weights[b] |= 1;
 }
 
 static void
@@ -574,6 +588,7 @@ audit_pass(Store *store, Snapshot snapshot)
 	{
 		while (!load_accounts(&pass))
 			pass.nparts *= 2;
+		load_carried(&pass);
 		check_part(&pass);
 	}
 	if (!pass.doubt.any)

@@ -39,13 +39,14 @@ PG_FUNCTION_INFO_V1(rebate_clock_step);
 #define BATCH_PAUSE	100
 
 static const ClockJob jobs[] = {
-	{"mature", clock_mature_step},
-	{"age", clock_age_step},
-	{"retry_failures", clock_retry_step},
-	{"run_audit", clock_audit_step},
-	{"prune", clock_prune_step},
-	{"fold", clock_fold_step},
-	{"archive", clock_archive_step},
+	{"mature", RIGHT_OPERATOR, clock_mature_step},
+	{"age", RIGHT_OPERATOR, clock_age_step},
+	{"retry_failures", RIGHT_OPERATOR, clock_retry_step},
+	{"run_audit", RIGHT_OPERATOR, clock_audit_step},
+	{"prune", RIGHT_OPERATOR, clock_prune_step},
+	{"fold", RIGHT_OPERATOR, clock_fold_step},
+	{"archive", RIGHT_OPERATOR, clock_archive_step},
+	{"drop_archived", RIGHT_ADMIN, clock_drop_step},
 };
 
 static ClockRun *current = NULL;
@@ -94,7 +95,7 @@ clock_at_abort(void)
  * transactions of the run.
  */
 static bool
-begin_run(const ClockJob *job, TimestampTz upto)
+begin_run(const ClockJob *job, TimestampTz upto, const char *note)
 {
 	MemoryContext context;
 	LOCKTAG		tag;
@@ -113,6 +114,7 @@ begin_run(const ClockJob *job, TimestampTz upto)
 	current->context = context;
 	current->job = job;
 	current->upto = upto;
+	current->note = note ? MemoryContextStrdup(context, note) : NULL;
 	return true;
 }
 
@@ -166,11 +168,12 @@ write_progress(Store *store, const ClockRun *run, bool finished)
 	store_spi_end(&scope);
 }
 
+/* The job of this name that takes this right */
 static const ClockJob *
-find_job(const char *name)
+find_job(const char *name, int right)
 {
 	for (int i = 0; i < (int) lengthof(jobs); i++)
-		if (strcmp(jobs[i].name, name) == 0)
+		if (jobs[i].right == right && strcmp(jobs[i].name, name) == 0)
 			return &jobs[i];
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -179,29 +182,18 @@ find_job(const char *name)
 }
 
 /*
- * rebate.clock_step(job, upto): one step of a run; false when it is over.  The first
- * tells in rebate.jobs that the run is on, each of the others is a batch.  The
- * transaction is the procedure's, which commits it.
+ * One step of a run; false when it is over.  The first tells in rebate.jobs that
+ * the run is on, each of the others is a batch.  The transaction is the
+ * procedure's, which commits it.  The caller has been checked.
  */
-Datum
-rebate_clock_step(PG_FUNCTION_ARGS)
+bool
+clock_run_step(Store *store, int right, const char *name, TimestampTz upto, const char *note)
 {
-	Store	   *store = store_get(false);
-	const ClockJob *job;
-	char	   *name;
-	TimestampTz upto;
+	const ClockJob *job = find_job(name, right);
 	TimestampTz now = GetCurrentTimestamp();
 	bool		more;
 
-	rights_check(store, RIGHT_OPERATOR, "the jobs of rebate");
 	PreventCommandIfReadOnly("a job of rebate");
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("upto must not be null")));
-	name = api_text(fcinfo, 0);
-	upto = PG_GETARG_TIMESTAMPTZ(1);
-	job = find_job(name);
 	if (TIMESTAMP_NOT_FINITE(upto))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -215,8 +207,8 @@ rebate_clock_step(PG_FUNCTION_ARGS)
 	/* what another procedure left behind is not gone on with */
 	if (current && (current->job != job || current->upto != upto))
 		end_run();
-	if (current == NULL && !begin_run(job, upto))
-		PG_RETURN_BOOL(false);
+	if (current == NULL && !begin_run(job, upto, note))
+		return false;
 
 	/* what a crash takes back is done again, so no flush is waited for under locks */
 	(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
@@ -226,7 +218,7 @@ rebate_clock_step(PG_FUNCTION_ARGS)
 		/* committed before the first batch, it shows a run that comes no further than that */
 		write_progress(store, current, false);
 		current->progress_at = now;
-		PG_RETURN_BOOL(true);
+		return true;
 	}
 	if (current->batches > 0)
 		pg_usleep(BATCH_PAUSE);
@@ -239,5 +231,20 @@ rebate_clock_step(PG_FUNCTION_ARGS)
 	}
 	if (!more)
 		end_run();
-	PG_RETURN_BOOL(more);
+	return more;
+}
+
+/* rebate.clock_step(job, upto): a step of a job of the clock */
+Datum
+rebate_clock_step(PG_FUNCTION_ARGS)
+{
+	Store	   *store = store_get(false);
+
+	rights_check(store, RIGHT_OPERATOR, "the jobs of rebate");
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("upto must not be null")));
+	PG_RETURN_BOOL(clock_run_step(store, RIGHT_OPERATOR, api_text(fcinfo, 0),
+								  PG_GETARG_TIMESTAMPTZ(1), NULL));
 }

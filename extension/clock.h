@@ -14,6 +14,7 @@ typedef struct ClockRun
 	const struct ClockJob *job;
 	MemoryContext context;
 	TimestampTz upto;
+	const char *note;			/* what the caller says to it; NULL: nothing */
 	TimestampTz progress_at;
 	int64		batches;
 	int64		done;
@@ -24,6 +25,7 @@ typedef struct ClockRun
 typedef struct ClockJob
 {
 	const char *name;
+	int			right;			/* that its caller must have */
 	/* one batch, in a transaction of its own; false: that was the last */
 	bool		(*step) (Store *store, ClockRun *run);
 } ClockJob;
@@ -45,6 +47,13 @@ extern const char *clock_job_name(int i);
 
 /* clock_archive.c */
 extern bool clock_archive_step(Store *store, ClockRun *run);
+
+/* clock_drop.c */
+extern bool clock_drop_step(Store *store, ClockRun *run);
+
+/* One step of a run of the job of this name that takes this right; false: it is over */
+extern bool clock_run_step(Store *store, int right, const char *name, TimestampTz upto,
+						   const char *note);
 
 /* An abort ends a run */
 extern void clock_at_abort(void);

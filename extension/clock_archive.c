@@ -19,7 +19,6 @@
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
-#include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 
@@ -87,17 +86,6 @@ static const char archive_sql[] =
 "        coalesce((SELECT max(n) = $4 FROM (SELECT count(*) AS n FROM due GROUP BY account_id) c), false),"
 "        (SELECT count(*) FROM taken)";
 
-/* A plan for many entries would read all of them for the few of a batch. */
-static void
-plan_for_few(void)
-{
-	static const char *const off[] = {"enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit"};
-
-	for (size_t i = 0; i < lengthof(off); i++)
-		(void) set_config_option(off[i], "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
-								 false);
-}
-
 /*
  * Libraries that know of no archive would take what is left for the whole ledger.
  * Sessions that still have one must connect again from now on.
@@ -139,7 +127,7 @@ clock_archive_step(Store *store, ClockRun *run)
 	clock_batch_locks(&archive->batch);
 	store_spi_begin(store, &scope);
 	refuse_older_libraries(store);
-	plan_for_few();
+	clock_batch_plan();
 	sql_run(archive_sql, &params, SPI_OK_SELECT);
 	last = DatumGetInt64(sql_get(0, 1, &none));
 	more = DatumGetBool(sql_get(0, 2, &isnull));

@@ -11,6 +11,8 @@
  */
 #include "rebate.h"
 
+#include "utils/guc.h"
+
 #include "clock_batch.h"
 
 /* A batch is never meant to be smaller than this: rows that find their accounts busy cost nothing */
@@ -70,4 +72,15 @@ clock_batch_end(ClockBatch *batch, int rows)
 		batch->rows = Max(Min(MIN_ROWS, batch->most), (int) Min(rows, fits));
 	else if (rows == batch->rows)
 		batch->rows = Min(batch->most, (int) Min(Max(fits, rows + 1), rows + Max(rows / 2, 1)));
+}
+
+/* A plan for many entries would read all of them for the few of a batch. */
+void
+clock_batch_plan(void)
+{
+	static const char *const off[] = {"enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit"};
+
+	for (size_t i = 0; i < lengthof(off); i++)
+		(void) set_config_option(off[i], "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
+								 false);
 }

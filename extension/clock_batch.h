@@ -25,4 +25,7 @@ extern void clock_batch_locks(ClockBatch *batch);
 extern bool clock_batch_is_over(const ClockBatch *batch);
 extern void clock_batch_end(ClockBatch *batch, int rows);
 
+/* Plan queries for the few rows of a batch, until settings are what they were */
+extern void clock_batch_plan(void);
+
 #endif							/* REBATE_CLOCK_BATCH_H */

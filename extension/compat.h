@@ -42,6 +42,11 @@
 #define relation_locator(rel)	((rel)->rd_node)
 #endif
 
+/* 18: a word before the declaration; until then an attribute, which gcc and clang take there, too */
+#ifndef pg_noreturn
+#define pg_noreturn		pg_attribute_noreturn()
+#endif
+
 /* What an update means for the indexes of a table */
 #define UPDATE_NO_INDEX				0
 #define UPDATE_ALL_INDEXES			1

@@ -132,11 +132,12 @@ means_the_same(Store *store, const Draft *draft, const RuleArgs *args)
 
 /*
  * Check with the rights of the author, as they are now, what depends on tables; and
- * that he may still write rules at all.
+ * that he may still write such drafts at all.
  */
 static void
 bind_as_author(Store *store, Draft *draft, RuleArgs *args)
 {
+	bool		is_approval = strcmp(draft->kind, DRAFT_APPROVAL) == 0;
 	ErrorContextCallback callback = {
 		.callback = draft_error_context,.arg = draft,.previous = error_context_stack
 	};
@@ -157,7 +158,8 @@ bind_as_author(Store *store, Draft *draft, RuleArgs *args)
 	SetUserIdAndSecContext(role, save_sec_context | SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_RESTRICTED_OPERATION);
 	level = session_pin();
-	rights_check(store, RIGHT_AUTHOR, "rebate.set_rule");
+	rights_check(store, is_approval ? RIGHT_ADMIN : RIGHT_AUTHOR,
+				 is_approval ? "rebate.require_approval" : "rebate.set_rule");
 	if (args)
 		rule_args_bind(args, store);
 	AtEOXact_GUC(false, level);
@@ -254,16 +256,12 @@ apply_approval(Store *store, Draft *draft)
 DraftResult
 draft_apply(Store *store, Draft *draft, bool allow_stale)
 {
-	DraftResult result;
-
-	if (strcmp(draft->kind, DRAFT_APPROVAL) == 0)
-		return apply_approval(store, draft);
 	if (strcmp(draft->kind, DRAFT_RULE) == 0)
 		return apply_rule(store, draft, allow_stale);
 	bind_as_author(store, draft, NULL);
+	if (strcmp(draft->kind, DRAFT_APPROVAL) == 0)
+		return apply_approval(store, draft);
 	if (strcmp(draft->kind, DRAFT_END) == 0)
-		result = apply_end(store, draft, allow_stale);
-	else
-		result = apply_group(store, draft, allow_stale);
-	return result;
+		return apply_end(store, draft, allow_stale);
+	return apply_group(store, draft, allow_stale);
 }

@@ -18,6 +18,7 @@ typedef struct EventRow
 	int64		balance[NUM_BUCKETS];
 	int32		source_id;		/* 0: none */
 	const char *order_key;		/* NULL: none */
+	bool		opening;		/* it opened a rebate, and is in its row */
 } EventRow;
 
 /* A place in the ledger: after this entry of this account */

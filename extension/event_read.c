@@ -97,6 +97,7 @@ side_next(Side *side)
 	if (!side->more)
 		return;
 	slot_getallattrs(side->slot);
+	row->opening = side->opening;
 	if (side->opening)
 	{
 		int64		earned = DatumGetInt64(values[ACC_EARNED - 1]);

@@ -14,6 +14,7 @@
 #include "utils/snapmgr.h"
 
 #include "api.h"
+#include "archive.h"
 #include "explain_internal.h"
 #include "guard.h"
 #include "links.h"
@@ -137,6 +138,17 @@ explain_ledger(Explain *e)
 			" WHERE x.source_id = $1 AND x.order_key = $2 COLLATE \"C\""
 			" ORDER BY e.posted_at, e.account_id, e.seq", &params, SPI_OK_SELECT);
 	read_return_spi(e->rsinfo);
+	if (archive_exists(e->store))
+	{
+		sql_run("SELECT 'entry'::text, 'up to seq ' || c.seq, 'dropped'::text, NULL::numeric,"
+				"       'later movements up to there were exported and dropped, member ' || a.member || ', posted until ' || c.posted_at"
+				"  FROM rebate_data.carried c"
+				"  JOIN rebate_data.account a ON a.account_id = c.account_id"
+				" WHERE EXISTS (SELECT FROM rebate_data.accrual x WHERE x.source_id = $1 AND x.order_key = $2 COLLATE \"C\""
+				"                  AND x.account_id = c.account_id AND x.seq <= c.seq)"
+				" ORDER BY c.account_id", &params, SPI_OK_SELECT);
+		read_return_spi(e->rsinfo);
+	}
 	store_spi_end(&scope);
 }
 

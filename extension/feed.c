@@ -1,6 +1,7 @@
 /*
  * feed.c
- *	  rebate.feed() and rebate.feed_cursor(): all events of all members, each once.
+ *	  rebate.feed(), feed_cursor() and feed_snapshot(): all events of all members,
+ *	  each once.
  *
  * Transactions commit in another order than they get their ids, and an entry's
  * time is older than its commit, so neither can say what is new.  Two snapshots
@@ -10,12 +11,15 @@
  */
 #include "rebate.h"
 
+#include "access/table.h"
+#include "access/tableam.h"
 #include "access/timeline.h"
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/rel.h"
 #include "utils/snapmgr.h"
 
 #include "api.h"
@@ -30,6 +34,7 @@
 
 PG_FUNCTION_INFO_V1(rebate_feed);
 PG_FUNCTION_INFO_V1(rebate_feed_cursor);
+PG_FUNCTION_INFO_V1(rebate_feed_snapshot);
 
 /* A call of feed() */
 typedef struct FeedCall
@@ -402,19 +407,114 @@ rebate_feed(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
+/* A cursor that is inside no batch, as text in a new buffer */
+static void
+write_cursor(StringInfo text, const FeedCursor *cursor)
+{
+	StringInfoData head;
+
+	initStringInfo(&head);
+	initStringInfo(text);
+	feed_cursor_head(&head, cursor);
+	feed_cursor_write(text, &head, cursor->last, cursor->last_check);
+}
+
+/* The columns of rebate.feed_snapshot() */
+enum SnapshotColumn
+{
+	FS_CURSOR, FS_ACCOUNT, FS_MEMBER, FS_CURRENCY, FS_LAST_ENTRY, FS_BUCKETS,
+	FS_NATTS = FS_BUCKETS + NUM_BUCKETS
+};
+
+/* Return a row for each account, all with the cursor; how many */
+static int64
+put_accounts(Store *store, Snapshot snapshot, ReturnSetInfo *result, Datum cursor)
+{
+	Relation	rel = store_open(store, ST_ACCOUNT, AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+	MemoryContext row_context = AllocSetContextCreate(CurrentMemoryContext, "rebate row",
+													  ALLOCSET_SMALL_SIZES);
+	int64		n = 0;
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		MemoryContext old = MemoryContextSwitchTo(row_context);
+		Datum		values[FS_NATTS];
+		bool		nulls[FS_NATTS] = {0};
+		Form_account row;
+		CurrencyInfo *currency;
+
+		CHECK_FOR_INTERRUPTS();
+		slot_getallattrs(slot);
+		row = (Form_account) GETSTRUCT(ExecFetchSlotHeapTuple(slot, false, NULL));
+		currency = store_currency(store, TextDatumGetCString(slot->tts_values[AC_CURRENCY - 1]));
+		if (currency == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_RB_STORE_DAMAGED),
+					 errmsg("account " INT64_FORMAT " is in an unknown currency", row->account_id),
+					 errhint("Restore it in table \"%s.currency\".", STORE_SCHEMA)));
+		values[FS_CURSOR] = cursor;
+		values[FS_ACCOUNT] = slot->tts_values[AC_HANDLE - 1];
+		values[FS_MEMBER] = slot->tts_values[AC_MEMBER - 1];
+		values[FS_CURRENCY] = slot->tts_values[AC_CURRENCY - 1];
+		values[FS_LAST_ENTRY] = Int64GetDatum(row->last_entry);
+		for (int b = 0; b < NUM_BUCKETS; b++)
+			values[FS_BUCKETS + b] = NumericGetDatum(int64_div_fast_to_numeric(row->balance[b],
+																			   currency->scale));
+		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(row_context);
+		n++;
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, AccessShareLock);
+	MemoryContextDelete(row_context);
+	return n;
+}
+
+/*
+ * rebate.feed_snapshot(): what a reader begins with who cannot, or does not want
+ * to, read all there ever was.  Balances and cursor are of one snapshot.
+ */
+Datum
+rebate_feed_snapshot(PG_FUNCTION_ARGS)
+{
+	Store	   *store = feed_store("rebate.feed_snapshot");
+	FeedCursor	cursor = {0};
+	StringInfoData text;
+	Snapshot	snapshot;
+	ReturnSetInfo *result;
+	Datum		values[FS_NATTS] = {0};
+	bool		nulls[FS_NATTS];
+
+	InitMaterializedSRF(fcinfo, 0);
+	result = (ReturnSetInfo *) fcinfo->resultinfo;
+	snapshot = look(store, &cursor.seen, &cursor.point);
+	/* what this transaction has posted comes after the cursor, if it commits */
+	snapshot->curcid = FirstCommandId;
+	write_cursor(&text, &cursor);
+	values[FS_CURSOR] = PointerGetDatum(cstring_to_text_with_len(text.data, text.len));
+	if (put_accounts(store, snapshot, result, values[FS_CURSOR]) == 0)
+	{
+		memset(nulls, true, sizeof(nulls));
+		nulls[FS_CURSOR] = false;
+		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	}
+	UnregisterSnapshot(snapshot);
+	return (Datum) 0;
+}
+
 /* rebate.feed_cursor(): after all that is visible now */
 Datum
 rebate_feed_cursor(PG_FUNCTION_ARGS)
 {
 	Store	   *store = feed_store("rebate.feed_cursor");
 	FeedCursor	cursor = {0};
-	StringInfoData head;
-	StringInfoData buf;
+	StringInfoData text;
 
 	UnregisterSnapshot(look(store, &cursor.seen, &cursor.point));
-	initStringInfo(&head);
-	initStringInfo(&buf);
-	feed_cursor_head(&head, &cursor);
-	feed_cursor_write(&buf, &head, cursor.last, cursor.last_check);
-	PG_RETURN_TEXT_P(cstring_to_text_with_len(buf.data, buf.len));
+	write_cursor(&text, &cursor);
+	PG_RETURN_TEXT_P(cstring_to_text_with_len(text.data, text.len));
 }

@@ -18,6 +18,7 @@
 
 #include "api.h"
 #include "identity.h"
+#include "order.h"
 #include "rights.h"
 
 PG_FUNCTION_INFO_V1(rebate_act_as);
@@ -100,10 +101,10 @@ identity_check_member(const char *member)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the member must not be empty")));
-	if (strlen(member) > MAX_MEMBER_LENGTH)
+	if (strlen(member) > MAX_KEY_LENGTH)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the member is longer than %d bytes", MAX_MEMBER_LENGTH)));
+				 errmsg("the member is longer than %d bytes", MAX_KEY_LENGTH)));
 }
 
 /*

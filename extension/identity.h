@@ -8,9 +8,6 @@
 #include "rebate.h"
 #include "store.h"
 
-/* Longest key of a member; orders of longer ones fail */
-#define MAX_MEMBER_LENGTH	2000
-
 /*
  * The member that the current user sees the rows of, in the current memory
  * context: the one that the transaction acts for, else the one that the user is

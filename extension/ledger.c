@@ -7,43 +7,41 @@
 #include "common/hashfn.h"
 #include "utils/date.h"
 
+#include "digest.h"
 #include "ledger.h"
 
-/*
- * The check of an entry: hashint8extended() chained over its fields, so that it
- * can be recomputed in SQL, on any machine.
- */
-static inline uint64
-chain(uint64 seed, int64 value)
-{
-	uint32		lo = (uint32) value;
-	uint32		hi = (uint32) (value >> 32);
+/* What sums of hashes that are kept are made with: digits of pi, as odd as they must be */
+const DigestKey kept_digest_key = {
+	.seed = UINT64CONST(0x243f6a8885a308d3),
+	.weights = {
+		UINT64CONST(0x13198a2e03707345), UINT64CONST(0xa4093822299f31d1),
+		UINT64CONST(0x082efa98ec4e6c89), UINT64CONST(0x452821e638d01377),
+		UINT64CONST(0xbe5466cf34e90c6d)
+	}
+};
 
-	lo ^= (value >= 0) ? hi : ~hi;
-	return DatumGetUInt64(hash_uint32_extended(lo, seed));
-}
-
+/* The check of an entry is chained over its fields. */
 int64
 entry_check(int64 previous, const EntryFields *e)
 {
 	uint64		check = (uint64) previous;
 
-	check = chain(check, e->account_id);
-	check = chain(check, e->seq);
-	check = chain(check, e->posting_id);
-	check = chain(check, e->amount);
-	check = chain(check, e->posted_at);
-	check = chain(check, e->event_at);
-	check = chain(check, e->xid);
-	check = chain(check, e->debit);
-	check = chain(check, e->credit);
-	check = chain(check, e->epoch);
-	check = chain(check, e->effective_date);
-	check = chain(check, e->book_date);
-	check = chain(check, e->rule_id);
-	check = chain(check, e->kind);
-	check = chain(check, e->accrual_id);
-	check = chain(check, e->payout_id);
+	check = hash_chain(check, e->account_id);
+	check = hash_chain(check, e->seq);
+	check = hash_chain(check, e->posting_id);
+	check = hash_chain(check, e->amount);
+	check = hash_chain(check, e->posted_at);
+	check = hash_chain(check, e->event_at);
+	check = hash_chain(check, e->xid);
+	check = hash_chain(check, e->debit);
+	check = hash_chain(check, e->credit);
+	check = hash_chain(check, e->epoch);
+	check = hash_chain(check, e->effective_date);
+	check = hash_chain(check, e->book_date);
+	check = hash_chain(check, e->rule_id);
+	check = hash_chain(check, e->kind);
+	check = hash_chain(check, e->accrual_id);
+	check = hash_chain(check, e->payout_id);
 	return (int64) check;
 }
 

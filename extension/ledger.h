@@ -13,6 +13,7 @@
 #define REBATE_LEDGER_H
 
 #include "rebate.h"
+#include "common/hashfn.h"
 #include "utils/date.h"
 
 /* The start of the tuples of rebate_data.account */
@@ -122,6 +123,32 @@ static inline int64
 ledger_abs(int64 earned)
 {
 	return earned < 0 ? -earned : earned;
+}
+
+/*
+ * Bring balances by bucket through an entry.  Damaged amounts may overflow: wrap,
+ * whoever compares will see it.
+ */
+static inline void
+ledger_move(int64 *balance, const EntryFields *e)
+{
+	if (e->debit >= LEDGER_BUCKET(0) && e->debit < LEDGER_BUCKET(NUM_BUCKETS))
+		balance[e->debit - LEDGER_BUCKET(0)] =
+			(int64) ((uint64) balance[e->debit - LEDGER_BUCKET(0)] - (uint64) e->amount);
+	if (e->credit >= LEDGER_BUCKET(0) && e->credit < LEDGER_BUCKET(NUM_BUCKETS))
+		balance[e->credit - LEDGER_BUCKET(0)] =
+			(int64) ((uint64) balance[e->credit - LEDGER_BUCKET(0)] + (uint64) e->amount);
+}
+
+/* hashint8extended(), so that what is chained with it can be recomputed in SQL, on any machine */
+static inline uint64
+hash_chain(uint64 seed, int64 value)
+{
+	uint32		lo = (uint32) value;
+	uint32		hi = (uint32) (value >> 32);
+
+	lo ^= (value >= 0) ? hi : ~hi;
+	return DatumGetUInt64(hash_uint32_extended(lo, seed));
 }
 
 /* One step of the check that is chained over the entries of an account */

@@ -75,6 +75,7 @@ ledger_opening_entry(TupleTableSlot *slot, LedgerEntry *entry)
 	int64		earned = DatumGetInt64(values[ACC_EARNED - 1]);
 
 	memset(e, 0, sizeof(EntryFields));
+	entry->opening = true;
 	e->account_id = DatumGetInt64(values[ACC_ACCOUNT_ID - 1]);
 	e->accrual_id = DatumGetInt64(values[ACC_ACCRUAL_ID - 1]);
 	e->rule_id = DatumGetInt32(values[ACC_RULE_ID - 1]);
@@ -93,6 +94,7 @@ ledger_later_entry(TupleTableSlot *slot, LedgerEntry *entry)
 	EntryFields *e = &entry->fields;
 
 	memset(e, 0, sizeof(EntryFields));
+	entry->opening = false;
 	e->account_id = DatumGetInt64(values[EN_ACCOUNT_ID - 1]);
 	e->accrual_id = nulls[EN_ACCRUAL_ID - 1] ? 0 : DatumGetInt64(values[EN_ACCRUAL_ID - 1]);
 	e->payout_id = nulls[EN_PAYOUT_ID - 1] ? 0 : DatumGetInt64(values[EN_PAYOUT_ID - 1]);

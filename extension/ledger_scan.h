@@ -19,6 +19,7 @@ typedef struct LedgerEntry
 	EntryFields fields;
 	int64		check;
 	int64		balance[NUM_BUCKETS];
+	bool		opening;		/* it opened a rebate, and is in its row */
 } LedgerEntry;
 
 extern LedgerScan *ledger_scan_begin(Store *store, Snapshot snapshot);

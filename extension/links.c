@@ -257,14 +257,20 @@ links_judge(Store *store, Source *source, Relation rel, OrderImage *image, Snaps
  *----------------------------------------------------------------------------
  */
 
-/* Wait for a lock; false if we have it already. */
-static bool
-acquire(uint16 class, uint32 a, uint32 b, LOCKMODE mode)
+static LOCKTAG
+order_lock(uint64 hash)
 {
 	LOCKTAG		tag;
 
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, a, b, class);
-	return LockAcquire(&tag, mode, false, false) != LOCKACQUIRE_ALREADY_HELD;
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash, LOCK_CLASS_ORDER);
+	return tag;
+}
+
+/* Wait for a lock; false if we have it already. */
+static bool
+acquire(const LOCKTAG *tag, LOCKMODE mode)
+{
+	return LockAcquire(tag, mode, false, false) != LOCKACQUIRE_ALREADY_HELD;
 }
 
 static int
@@ -276,34 +282,51 @@ compare_hashes(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/*
- * Orders are locked by the hash of their key: two with one hash share a lock, and
- * wait for each other in vain at worst.
- */
-bool
-links_lock(int32 source_id, const char **keys, int n)
+/* The hashes of keys, sorted, without doubles and those that we have locked; returns their number. */
+static int
+hashes_to_lock(int32 source_id, const char **keys, int n, uint64 *hashes)
 {
-	bool		whole = nkey_locks + n > MAX_KEY_LOCKS;
-	uint64	   *hashes;
-	bool		taken;
+	int			left = 0;
 
-	taken = acquire(LOCK_CLASS_SOURCE, (uint32) source_id, 0,
-					whole ? ExclusiveLock : RowExclusiveLock);
-	if (whole)
-		return taken;
-	hashes = palloc(sizeof(uint64) * Max(n, 1));
 	for (int i = 0; i < n; i++)
 		hashes[i] = hash_bytes_extended((const unsigned char *) keys[i], strlen(keys[i]),
 										(uint64) source_id);
 	qsort(hashes, n, sizeof(uint64), compare_hashes);
 	for (int i = 0; i < n; i++)
-		if ((i == 0 || hashes[i] != hashes[i - 1]) &&
-			acquire(LOCK_CLASS_ORDER, (uint32) (hashes[i] >> 32), (uint32) hashes[i],
-					ExclusiveLock))
-		{
-			nkey_locks++;
-			taken = true;
-		}
+	{
+		LOCKTAG		tag = order_lock(hashes[i]);
+
+		if ((i == 0 || hashes[i] != hashes[i - 1]) && !lock_held_by_me(&tag, ExclusiveLock))
+			hashes[left++] = hashes[i];
+	}
+	return left;
+}
+
+/*
+ * Orders are locked by the hash of their key: two with one hash share a lock, and
+ * wait for each other in vain at worst.  What is locked already is not counted
+ * again: who first locked orders and then the whole source would wait for all
+ * others, and they for him.
+ */
+bool
+links_lock(int32 source_id, const char **keys, int n)
+{
+	uint64	   *hashes = palloc(sizeof(uint64) * Max(n, 1));
+	LOCKTAG		source;
+	bool		whole;
+	bool		taken;
+
+	n = hashes_to_lock(source_id, keys, n, hashes);
+	whole = nkey_locks + n > MAX_KEY_LOCKS;
+	SET_LOCKTAG_ADVISORY(source, MyDatabaseId, (uint32) source_id, 0, LOCK_CLASS_SOURCE);
+	taken = acquire(&source, whole ? ExclusiveLock : RowExclusiveLock);
+	for (int i = 0; !whole && i < n; i++)
+	{
+		LOCKTAG		tag = order_lock(hashes[i]);
+
+		taken |= acquire(&tag, ExclusiveLock);
+		nkey_locks++;
+	}
 	pfree(hashes);
 	return taken;
 }

@@ -11,6 +11,7 @@
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
 
+#include "archive.h"
 #include "ledger.h"
 #include "member_account.h"
 
@@ -61,13 +62,23 @@ keep_entry(void *arg, const EventRow *row)
 	memcpy(at->balance, row->balance, sizeof(at->balance));
 }
 
-/* Posted times never decrease along the sequence, so a binary search finds the entry. */
+/*
+ * Posted times never decrease along the sequence, so a binary search finds the
+ * entry.  Where the oldest were dropped it begins behind them; before that nothing
+ * is known any more.
+ */
 void
-member_account_at(EventScan *scan, MemberAccount *account, TimestampTz moment)
+member_account_at(Store *store, Snapshot snapshot, EventScan *scan, MemberAccount *account,
+				  TimestampTz moment)
 {
-	MemberAccount before = {0};
-	int64		low = 0,
+	Carried		carried = archive_carried(store, snapshot, account->account_id);
+	MemberAccount before = {.last_posted = carried.posted_at};
+	int64		low = carried.seq,
 				high = account->last_entry;
+
+	if (carried.seq > 0 && moment < carried.posted_at)
+		archive_refuse_moment(&carried, account->currency);
+	memcpy(before.balance, carried.balance, sizeof(before.balance));
 
 	while (low < high)
 	{

@@ -26,6 +26,7 @@ extern MemberAccount *member_accounts(Store *store, Snapshot snapshot, const cha
  * Bring an account back to how it was after its last entry that was posted not
  * later than a moment; the scan is of event_ranges_begin().
  */
-extern void member_account_at(EventScan *scan, MemberAccount *account, TimestampTz moment);
+extern void member_account_at(Store *store, Snapshot snapshot, EventScan *scan,
+							  MemberAccount *account, TimestampTz moment);
 
 #endif							/* REBATE_MEMBER_ACCOUNT_H */

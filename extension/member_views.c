@@ -24,6 +24,7 @@
 #include "utils/snapmgr.h"
 
 #include "api.h"
+#include "archive.h"
 #include "event.h"
 #include "identity.h"
 #include "member_account.h"
@@ -258,7 +259,8 @@ rebate_get_my_balance(PG_FUNCTION_ARGS)
 		EventScan  *scan = event_ranges_begin(view.store, view.snapshot);
 
 		for (int i = 0; i < view.naccounts; i++)
-			member_account_at(scan, &view.accounts[i], PG_GETARG_TIMESTAMPTZ(0));
+			member_account_at(view.store, view.snapshot, scan, &view.accounts[i],
+							  PG_GETARG_TIMESTAMPTZ(0));
 		event_scan_end(scan);
 	}
 	put_balances(&view);
@@ -416,7 +418,8 @@ put_entry(void *arg, const EventRow *row)
 
 /*
  * rebate.get_my_entries(currency, before, limit): the last entries in each
- * currency.  Sequences are dense, so it is known where they begin.
+ * currency.  Sequences are dense, so it is known where they begin.  Where the oldest
+ * were dropped the first is the one behind them.
  */
 Datum
 rebate_get_my_entries(PG_FUNCTION_ARGS)
@@ -435,12 +438,14 @@ rebate_get_my_entries(PG_FUNCTION_ARGS)
 	{
 		const MemberAccount *account = &view.accounts[i];
 		int64		upto = Min(account->last_entry, Max(wanted.before, 1) - 1);
+		int64		dropped;
 
 		if (!wants(&wanted, account))
 			continue;
 		use_account(&view, account);
-		(void) event_range(scan, account->account_id, Max(upto - wanted.limit, 0), upto, wanted.limit,
-						   put_entry, &view);
+		dropped = archive_carried(view.store, view.snapshot, account->account_id).seq;
+		(void) event_range(scan, account->account_id, Max(upto - wanted.limit, dropped), upto,
+						   wanted.limit, put_entry, &view);
 	}
 	event_scan_end(scan);
 	return (Datum) 0;

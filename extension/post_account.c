@@ -15,6 +15,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
 #include "account_memo.h"
@@ -295,10 +296,14 @@ follow_member(Posting *p, const PostAccount *account)
 			erase_wishes(p, account);
 			break;
 		case FORMER_REPLACED:
+			/* the decision may outlive this posting */
 			for (int i = 0; i < p->norders; i++)
-				if (p->orders[i].decision->nwishes > 0 &&
-					is_of(p->orders[i].decision, account))
-					p->orders[i].decision->member = now;
+			{
+				Decision   *d = p->orders[i].decision;
+
+				if (d->nwishes > 0 && is_of(d, account))
+					d->member = MemoryContextStrdup(GetMemoryChunkContext(d), now);
+			}
 			break;
 		default:
 			elog(ERROR, "account was created but is not there");

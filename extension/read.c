@@ -190,7 +190,7 @@ rebate_balance(PG_FUNCTION_ARGS)
 		if (currency && strcmp(accounts[i].currency, currency) != 0)
 			continue;
 		if (scan)
-			member_account_at(scan, &accounts[i], PG_GETARG_TIMESTAMPTZ(2));
+			member_account_at(store, snapshot, scan, &accounts[i], PG_GETARG_TIMESTAMPTZ(2));
 		put_balance((ReturnSetInfo *) fcinfo->resultinfo, store, member, &accounts[i]);
 	}
 	if (scan)

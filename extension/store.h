@@ -69,6 +69,9 @@ typedef enum StoreTable
 	ST_ENTRY_ARCHIVE,
 	ST_BOUNDARY,
 	ST_ARCHIVE,
+	ST_CARRIED,
+	ST_CARRIED_HOUSE,
+	ST_DROPPED,
 	ST_CHECKPOINT,
 	/* the view comes after the tables, so that one of them is named first */
 	ST_LEDGER,
@@ -100,6 +103,7 @@ typedef enum StoreIndex
 	SI_FORMER_MEMBER,
 	SI_ENTRY_ARCHIVE,
 	SI_BOUNDARY,
+	SI_CARRIED,
 	NUM_STORE_INDEXES
 } StoreIndex;
 

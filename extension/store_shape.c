@@ -266,6 +266,24 @@ static const struct
 		"one bool!=, epoch int4!, xid int8!, before timestamptz!, archived_at timestamptz!",
 		2
 	},
+	[ST_CARRIED] = {
+		"carried", EXACT,
+		"account_id int8!, seq int8!, posted_at timestamptz!, check int8!, tracked int8!, "
+		"pending int8!, maturing int8!, available int8!, held int8!, book_date date!, opened int8!, "
+		"digest_high int8!, digest_low int8!",
+		2
+	},
+	[ST_CARRIED_HOUSE] = {
+		"carried_house", false,
+		"ledger_account_id int4!, currency text/C!, amount int8!",
+		2
+	},
+	[ST_DROPPED] = {
+		"dropped", false,
+		"drop_id int4!, before timestamptz!, exported_to text!, entries int8!=, began_at timestamptz!=, "
+		"dropped_by text!=",
+		2
+	},
 	[ST_CHECKPOINT] = {
 		"checkpoint", false,
 		"ledger_account_id int4!, currency text/C!, amount int8!",
@@ -331,6 +349,7 @@ static const struct
 	[SI_FORMER_MEMBER] = {"former_member_pkey", ST_FORMER_MEMBER, BTREE_AM_OID, UNIQUE, {1}},
 	[SI_ENTRY_ARCHIVE] = {"entry_archive_pkey", ST_ENTRY_ARCHIVE, BTREE_AM_OID, UNIQUE, {1, 8}},
 	[SI_BOUNDARY] = {"boundary_pkey", ST_BOUNDARY, BTREE_AM_OID, UNIQUE, {1}},
+	[SI_CARRIED] = {"carried_pkey", ST_CARRIED, BTREE_AM_OID, UNIQUE, {1}},
 };
 
 const char *

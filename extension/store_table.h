@@ -68,7 +68,7 @@ extern TM_Result table_replace(StoreTableDesc *table, ItemPointer tid, HeapTuple
 extern TM_Result table_replace_nowait(StoreTableDesc *table, ItemPointer tid, HeapTuple tuple);
 
 /* Raise 40001: a row that was read has changed meanwhile, and it is too late to read again */
-extern void table_conflict(void) pg_attribute_noreturn();
+pg_noreturn extern void table_conflict(void);
 
 /* Delete a row that nobody else changes, since he would have the account's lock */
 extern void table_delete(StoreTableDesc *table, ItemPointer tid);

@@ -296,6 +296,15 @@ SELECT * FROM rebate.audit();
 SELECT rebate.require_approval(false);
 SELECT rebate.set_rule('ten', percent => 1, valid_from => :'valid');
 SELECT rebate.approve_rule(18);
+-- who may not ask for it any more has not asked
+BEGIN;
+SET LOCAL SESSION AUTHORIZATION regress_rebate_ann;
+SELECT rebate.require_approval(false);
+SET LOCAL SESSION AUTHORIZATION DEFAULT;
+REVOKE rebate_owner FROM regress_rebate_ann;
+SET LOCAL SESSION AUTHORIZATION regress_rebate_bob;
+SELECT rebate.approve_rule(20);
+ROLLBACK;
 SET SESSION AUTHORIZATION regress_rebate_bob;
 SELECT rebate.approve_rule(18);
 RESET SESSION AUTHORIZATION;

@@ -48,6 +48,10 @@ INSERT INTO dated SELECT '2026-01-05', i, 'm' || i, 100, '2026-01-05 12:00' FROM
 CALL rebate.mature(now() + '3 days');
 CALL rebate.fold();
 CALL rebate.archive(now() + '1 minute');
+CALL rebate.drop_archived(now() + '1 minute', 'nowhere');
+UPDATE shop SET total = 200 WHERE id IN (2, 3);
+UPDATE shop SET total = 300 WHERE id IN (2, 3);
+CALL rebate.archive(now() + '1 minute');
 INSERT INTO shop VALUES (44, 'm2', 100);
 INSERT INTO shop VALUES (45, 'gone', 100);
 DELETE FROM shop WHERE id = 45;
@@ -70,7 +74,7 @@ BEGIN
 		RETURN NEXT;
 	END LOOP;
 END $$;
-\set emptied '{accrual,account,archive,boundary,channel,checkpoint,deferred,entry,entry_archive,erasure,erasure_request,failure,finding,former_member,freeze,house_balance,house_entry,job,link,waiting}'
+\set emptied '{accrual,account,archive,boundary,carried,carried_house,channel,checkpoint,deferred,dropped,entry,entry_archive,erasure,erasure_request,failure,finding,former_member,freeze,house_balance,house_entry,job,link,waiting}'
 \set kept '{allowed_function,campaign,currency,draft,epoch,fold,former_secret,generation,granted_right,ledger_account,login,programme,rule,rule_control,rule_group,rule_scope,rule_version,scope,source,store}'
 SELECT relname AS not_in_a_list FROM pg_class WHERE relnamespace = 'rebate_data'::regnamespace AND relkind = 'r'
 	AND relname <> ALL (:'emptied'::name[]) AND relname <> ALL (:'kept'::name[]) ORDER BY 1;

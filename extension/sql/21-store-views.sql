@@ -60,6 +60,35 @@ LEFT JOIN rebate_data.source s ON s.source_id = e.source_id
 LEFT JOIN rebate_data.rule r ON r.rule_id = e.rule_id;
 COMMENT ON VIEW rebate.entries IS 'the ledger: each movement of money of a member, with the balances after it; seq is dense';
 
+-- For an export: enough to recompute the checks, and to load it into tables elsewhere.
+CREATE OR REPLACE VIEW rebate.archived_entries AS
+SELECT e.account_id, e.seq, a.member, a.currency, e.kind::text AS kind,
+	   d.code AS debit, k.code AS credit, e.amount * c.unit AS amount,
+	   s.relation_name AS source, e.order_key, r.name AS rule,
+	   e.accrual_id, e.posting_id, e.payout_id,
+	   e.tracked * c.unit AS tracked, e.pending * c.unit AS pending, e.maturing * c.unit AS maturing,
+	   e.available * c.unit AS available, e.held * c.unit AS held,
+	   e.event_at, e.effective_date, e.book_date, e.posted_at,
+	   NOT EXISTS (SELECT FROM rebate_data.entry_archive x
+				   WHERE x.account_id = e.account_id AND x.seq = e.seq) AS stays,
+	   e.epoch, e.xid, e."check", c.unit, e.debit AS debit_id, e.credit AS credit_id, e.rule_id
+FROM rebate_data.boundary b
+JOIN rebate_data.ledger e ON e.account_id = b.account_id AND e.seq <= b.seq
+LEFT JOIN rebate_data.carried f ON f.account_id = b.account_id
+JOIN rebate_data.account a ON a.account_id = e.account_id
+JOIN rebate_data.currency c ON c.code = a.currency
+LEFT JOIN rebate_data.ledger_account d ON d.ledger_account_id = e.debit
+LEFT JOIN rebate_data.ledger_account k ON k.ledger_account_id = e.credit
+LEFT JOIN rebate_data.source s ON s.source_id = e.source_id
+LEFT JOIN rebate_data.rule r ON r.rule_id = e.rule_id
+WHERE f.seq IS NULL OR e.seq > f.seq;
+COMMENT ON VIEW rebate.archived_entries IS 'the stretch of each account''s entries that is archived, for an export before rebate.drop_archived(), which leaves those that stay';
+
+CREATE OR REPLACE VIEW rebate.dropped_archives AS
+SELECT d.before, d.exported_to, d.entries, d.began_at, d.dropped_by
+FROM rebate_data.dropped d;
+COMMENT ON VIEW rebate.dropped_archives IS 'runs of rebate.drop_archived(): how many entries they removed, and where those can be read';
+
 CREATE OR REPLACE VIEW rebate.decisions AS
 SELECT s.relation_name AS source, x.order_key,
 	   CASE WHEN pg_catalog.bit_or(x.flags) & 16384 <> 0 THEN 'erased'

@@ -1,6 +1,6 @@
 -- Versions of library, functions and store, and the way from one to the next.
--- A step may add tables, and columns to tables other than account, accrual, entry, waiting, link, entry_archive and boundary,
--- which are read as C structures.
+-- A step may add tables, and columns to tables other than account, accrual, entry, waiting, link, entry_archive, boundary
+-- and carried, which are read as C structures.
 CREATE FUNCTION rebate.store_upgrade(version integer) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
@@ -162,6 +162,44 @@ CREATE TABLE rebate_data.archive (
 );
 COMMENT ON TABLE rebate_data.archive IS 'one row once entries have been archived: the youngest transaction of any of them, and what was asked for last';
 
+CREATE TABLE rebate_data.carried (
+	account_id	bigint NOT NULL,
+	seq			bigint NOT NULL,
+	posted_at	timestamptz NOT NULL,
+	"check"		bigint NOT NULL,
+	tracked		bigint NOT NULL,
+	pending		bigint NOT NULL,
+	maturing	bigint NOT NULL,
+	available	bigint NOT NULL,
+	held		bigint NOT NULL,
+	book_date	date NOT NULL,
+	opened		bigint NOT NULL,
+	digest_high	bigint NOT NULL,
+	digest_low	bigint NOT NULL,
+	CONSTRAINT carried_pkey PRIMARY KEY (account_id)
+) USING heap WITH (fillfactor = 90);
+COMMENT ON TABLE rebate_data.carried IS 'where the ledger of an account begins whose oldest entries rebate.drop_archived() has removed: number, time and check of the last of that stretch, the balances after it, and the latest book date of it';
+COMMENT ON COLUMN rebate_data.carried.opened IS 'sum of hashes of the entries of that stretch that are still there, since they opened a rebate';
+COMMENT ON COLUMN rebate_data.carried.digest_high IS 'with digest_low: sum of hashes of what the removed entries did to each rebate';
+
+CREATE TABLE rebate_data.carried_house (
+	ledger_account_id	integer NOT NULL,
+	currency			text COLLATE "C" NOT NULL,
+	amount				bigint NOT NULL,
+	CONSTRAINT carried_house_pkey PRIMARY KEY (ledger_account_id, currency)
+) USING heap;
+COMMENT ON TABLE rebate_data.carried_house IS 'debits less credits of house accounts by removed entries; they are part of rebate_data.checkpoint, too';
+
+CREATE TABLE rebate_data.dropped (
+	drop_id		integer PRIMARY KEY,
+	before		timestamptz NOT NULL,
+	exported_to	text NOT NULL,
+	entries		bigint NOT NULL DEFAULT 0,
+	began_at	timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	dropped_by	text NOT NULL DEFAULT session_user
+);
+COMMENT ON TABLE rebate_data.dropped IS 'runs of rebate.drop_archived(): who removed how many entries, posted before when, and where they were exported to';
+
 -- The ledger of one account is found by the indexes only if no part of UNION ALL has a condition of its own.
 CREATE OR REPLACE VIEW rebate_data.ledger AS
 SELECT * FROM (
@@ -205,7 +243,7 @@ COMMENT ON COLUMN rebate_data.fold.epoch IS 'mark of rebate_data.house_balance';
 COMMENT ON COLUMN rebate_data.fold.xid IS 'mark of rebate_data.house_balance';
 COMMENT ON COLUMN rebate_data.fold.checkpoint_epoch IS 'mark of rebate_data.checkpoint';
 COMMENT ON COLUMN rebate_data.fold.checkpoint_xid IS 'mark of rebate_data.checkpoint';
-COMMENT ON TABLE rebate_data.house_balance IS 'what libraries of version 0.1 fold: debits less credits of each house account, of the entries before their mark in rebate_data.fold; nothing reads it but the audit';
+COMMENT ON TABLE rebate_data.house_balance IS 'what libraries of version 0.1 fold: debits less credits of each house account, of the entries before their mark in rebate_data.fold; nothing reads it';
 
 -- sandbox
 ALTER TABLE rebate_data.store ADD COLUMN sandbox boolean NOT NULL DEFAULT false;

@@ -26,6 +26,13 @@ AS 'MODULE_PATHNAME', 'rebate_feed' LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION rebate.feed(text, integer) IS 'events of all members after a cursor (NULL: from the beginning), each once, with the cursor after each';
 REVOKE ALL ON FUNCTION rebate.feed(text, integer) FROM PUBLIC;
 
+CREATE FUNCTION rebate.feed_snapshot()
+RETURNS TABLE (cursor text, account uuid, member text, currency text, last_entry bigint, tracked numeric,
+			   pending numeric, maturing numeric, available numeric, held numeric)
+AS 'MODULE_PATHNAME', 'rebate_feed_snapshot' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION rebate.feed_snapshot() IS 'balances of all members and the cursor after exactly what is in them, the same in each row, for who begins to read the feed; without accounts one row that has the cursor only';
+REVOKE ALL ON FUNCTION rebate.feed_snapshot() FROM PUBLIC;
+
 CREATE FUNCTION rebate.feed_cursor() RETURNS text
 AS 'MODULE_PATHNAME', 'rebate_feed_cursor' LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION rebate.feed_cursor() IS 'cursor after all events that are visible now';

@@ -139,6 +139,11 @@ view stat_backlog admin auditor operator
 view stat_tables admin auditor operator
 
 -- archive
+function drop_step admin
+function drop_archived admin
+function feed_snapshot auditor
+view archived_entries admin auditor
+view dropped_archives admin auditor
 
 -- sandbox
 function reset admin

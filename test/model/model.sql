@@ -104,6 +104,13 @@ CREATE TABLE model.freeze (source regclass, okey text, reason text, since timest
 CREATE TABLE model.matured (source regclass, okey text, rule text, member text, currency text, place text);
 CREATE TABLE model.aged (source regclass, okey text, what text, at timestamptz, phase text, place text);
 
+-- Members with another key, and those who are erased; orders of theirs that had a rebate then, which move no money any more,
+-- and what stays posted for these.
+CREATE TABLE model.alias (old text PRIMARY KEY, now text NOT NULL);
+CREATE TABLE model.erased (member text PRIMARY KEY);
+CREATE TABLE model.settled (source regclass, okey text, PRIMARY KEY (source, okey));
+CREATE TABLE model.settled_target (source regclass, okey text, rule text, member text, currency text, earned numeric, bucket text);
+
 -- What was posted for orders before a statement that makes some of them fail.
 CREATE TABLE model.kept (
 	source regclass, okey text, rule text, member text, currency text, earned numeric, bucket text
@@ -194,16 +201,18 @@ BEGIN
 	  INTO bases
 	  FROM model.rule_version v WHERE v.base IS NOT NULL AND (v.source IS NULL OR v.source = src);
 	RETURN QUERY EXECUTE format($q$
-		SELECT x.okey, x.member, x.amount, x.currency, x.quantity, x.order_time, x.phase, x.confirmed_at,
+		SELECT x.okey, coalesce(a.now, x.member), x.amount, x.currency, x.quantity, x.order_time, x.phase, x.confirmed_at,
 			   coalesce(x.refunded, 0), coalesce(x.refunded_quantity, 0), x.original, x.replaces, x.place, x.attributes, x.conditions, x.bases,
+			   NOT EXISTS (SELECT FROM model.erased e WHERE e.member = coalesce(a.now, x.member)) AND (
 			   x.amount IS NULL OR x.amount IN ('NaN', 'Infinity', '-Infinity')
 			   OR x.phase IS NULL OR x.phase NOT IN ('tracked', 'pending', 'confirmed', 'void')
-			   OR x.currency IS NULL OR NOT EXISTS (SELECT FROM model.currency c WHERE c.code = x.currency)
+			   OR x.currency IS NULL OR NOT EXISTS (SELECT FROM model.currency c WHERE c.code = x.currency))
 		  FROM (SELECT (%s)::text, (%s)::text, (%s)::numeric, (%s)::text, (%s)::numeric, (%s)::timestamptz,
 					   %s, (%s)::timestamptz, (%s)::numeric, (%s)::numeric, (%s)::text, (%s)::text,
 					   format('%%s %%s %%s', tableoid, ctid, xmin), (%s)::jsonb, (%s)::jsonb, (%s)::jsonb
 				  FROM %s) AS x(okey, member, amount, currency, quantity, order_time, phase, confirmed_at,
 								refunded, refunded_quantity, original, replaces, place, attributes, conditions, bases)
+		  LEFT JOIN model.alias a ON a.old = x.member
 		$q$,
 		s.key, s.member, s.amount, s.currency, coalesce(s.quantity, 'NULL'), coalesce(s.order_time, 'NULL'),
 		CASE WHEN s.status IS NULL THEN '''confirmed'''
@@ -583,7 +592,8 @@ BEGIN
 	SELECT * INTO STRICT s FROM model.source m WHERE m.source = src;
 	FOREACH o IN ARRAY all_rows LOOP
 		SELECT * INTO f FROM model.fact m WHERE m.source = src AND m.okey = o.okey;
-		CONTINUE WHEN NOT FOUND;
+		CONTINUE WHEN NOT FOUND OR EXISTS (SELECT FROM model.erased e WHERE e.member = o.member)
+			OR EXISTS (SELECT FROM model.settled z WHERE z.source = src AND z.okey = o.okey);
 		-- what the clock did
 		IF o.phase = 'pending' AND EXISTS (SELECT FROM model.aged a WHERE a.source = src AND a.okey = o.okey AND a.what = 'confirmed') THEN
 			o.phase := 'confirmed';

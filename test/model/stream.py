@@ -224,8 +224,10 @@ class Stream(Life, Sessions):
             out += [self.set_ageing(t) for t in self.tables]
         out += [x for x in rules if x not in early]
         if self.loose_rekeys:
-            self.rule_changes = False
-        else:
+            self.rule_changes = self.approval = False
+        if self.approval:
+            out.append('SELECT model.require_approval();')
+        if not self.loose_rekeys:
             out.append('SELECT model.observe();')
         out.append("SET TimeZone = '%s';\nSET DateStyle = '%s';\nSET default_transaction_isolation = '%s';"
                    % (self.session_zone, self.datestyle, self.isolation))
@@ -459,7 +461,7 @@ CREATE TRIGGER %(n)sstatement AFTER INSERT OR UPDATE ON %(t)s FOR EACH STATEMENT
                 return 'NULL'
             members = {'text': ["'alice'", "'bob'", "'Bob'", "'o''neil'", "'ümit'"], 'bigint': ['1', '2', '77000000000'],
                        'char(6)': ["'al'", "'bo'", "'al  '"], 'numeric': ['1', '1.0', '2.50', '2.5']}[self.member_type]
-            return self.member_of_session(members)
+            return self.member_of_session(members + [lit(m) if 'char' in self.member_type or self.member_type == 'text' else m for m in self.new_members])
         if column in ('total', 'price'):
             v = r.choice(['100', '50', '49.99', '99.99', '0.10', '0.3', '33.33', '12.5', '10.01', '1.005', '1000', '7', '250', '20.7',
                           str(r.randint(1, 99999) / 100)])

@@ -20,6 +20,11 @@ class Life:
         self.partitions = not self.clock and p(0.3)
         self.replica = not plain and p(0.1)
         self.group_changes = p(0.6)
+        self.archive = not plain and p(0.25)
+        self.renames = not plain and p(0.25)
+        self.erasure = not plain and p(0.3)
+        self.approval = p(0.4)
+        self.new_members = []
 
     def restrict_life(self):
         """Features that do not go together: what the model cannot follow, or what is no such stream."""
@@ -35,6 +40,16 @@ class Life:
         if self.ageing:
             # one statement a transaction: a phase that comes and goes within one is seen or not
             self.triggers = self.prepared = self.returns = False
+        if self.erasure:
+            # what is shared with an order that is settled, and what returns take of it, the model does not follow
+            self.splits = self.returns = self.rekeys = self.loose_rekeys = False
+        if self.renames or self.erasure:
+            self.codes |= {'P0002', '42710', '22023'}       # a member without an account, a key that is somebody's
+        if self.erasure:
+            self.codes.add('RB018')                         # asked for one who is erased
+        self.approval = self.approval and self.rule_changes
+        if self.approval:
+            self.group_changes = False
         if self.replica:
             self.triggers = self.cascade = False
         if self.partitions and self.key not in ('int', 'bigint', 'composite'):
@@ -180,6 +195,14 @@ class Life:
             choices += [self.churn_item]
         if self.fails:
             choices += [self.retry_item]
+        if self.archive:
+            choices += [self.archive_item]
+        if self.renames:
+            choices += [self.rename_item]
+        if self.erasure:
+            choices += [self.erase_item]
+        if self.approval:
+            choices += [self.approve_item] * 2
         if not choices or r.random() > 0.1 + 0.08 * len(choices):
             return None
         return r.choice(choices)()
@@ -198,6 +221,47 @@ class Life:
 
     def retry_item(self):
         return ('raw', (self.settle() if self.defer else 'RESET ROLE;\n') + 'SELECT * FROM rebate.retry();')
+
+    def archive_item(self):
+        return ('raw', 'RESET ROLE;\nCALL rebate.archive(clock_timestamp());')
+
+    # -- members --------------------------------------------------------------------
+
+    def a_member(self):
+        """A key as accounts have it."""
+        return self.rng.choice({'text': ['alice', 'bob', 'Bob', "o'neil"], 'bigint': ['1', '2', '77000000000'], 'char(6)': ['al', 'bo'],
+                                'numeric': ['1', '2.5']}[self.member_type] + self.new_members)
+
+    def rename_item(self):
+        old = self.a_member()
+        new = '%s' % (9001 + len(self.new_members)) if self.rng.random() < 0.8 else self.a_member()
+        if new not in self.new_members:
+            self.new_members.append(new)
+        return ('raw', (self.settle() if self.defer else 'RESET ROLE;\n') + self.alone('SELECT model.replace_member(%s, %s);' % (lit(old), lit(new))))
+
+    def alone(self, text):
+        """What changes members runs in no other isolation level."""
+        return 'BEGIN ISOLATION LEVEL READ COMMITTED;\n%s\nCOMMIT;' % text
+
+    def second(self, text):
+        """Said by another login."""
+        return 'SET SESSION AUTHORIZATION rebate_streams_second;\n%s\nRESET SESSION AUTHORIZATION;' % text
+
+    def erase_item(self):
+        who = lit(self.a_member())
+        off = self.rng.random() < 0.7
+        return ('raw', (self.settle() if self.defer else 'RESET ROLE;\n') + ('SELECT rebate.request_erasure(coalesce((SELECT now FROM model.alias WHERE old = %s), %s));\n' % (who, who) if off else '')
+                + self.second(self.alone('SELECT model.erase_member(%s, %s);' % (who, str(off).lower()))))
+
+    # -- a second person for rules --------------------------------------------------
+
+    def approve_item(self):
+        r = self.rng
+        text = self.second('SELECT model.decide_draft(%s, %s);' % (r.choice(['true', 'false']), r.choice(['true', 'true', 'true', 'false'])))
+        if not self.splits and not self.ageing and r.random() < 0.3:
+            become = self.become()
+            text = '%s\nBEGIN;\n%s;\nRESET ROLE;\n%s\n%s\n%s;\n%s' % (become, self.dml(), text, become, self.dml(), r.choice(['COMMIT;', 'COMMIT;', 'ROLLBACK;']))
+        return ('raw', 'RESET ROLE;\nSELECT model.observe();\n%s\nRESET ROLE;\nSELECT model.observe();' % text)
 
     def end(self, check):
         """The clock goes on until all is available: then it does not matter when it came."""

@@ -11,7 +11,7 @@ class Sessions:
     def restrict_sessions(self):
         """What would touch the rows or members of others, or hide an error."""
         for feature in ('shuffled', 'clock', 'ageing', 'defer', 'splits', 'returns', 'triggers', 'cascade', 'truncates', 'fails', 'rekeys',
-                        'loose_rekeys', 'old_rows', 'prepared', 'clerk', 'replica', 'abort'):
+                        'loose_rekeys', 'old_rows', 'prepared', 'clerk', 'replica', 'abort', 'archive', 'renames', 'erasure', 'approval'):
             setattr(self, feature, False)
         self.member_type = self.rng.choice(['text', 'bigint'])
         self.codes |= {'40001'}         # serializable sessions may fail for what only seems to depend on each other

@@ -59,6 +59,7 @@ SELECT bag_eq($$
     ('detach', 'source regclass', 'void'),
     ('doctor', 'thorough boolean DEFAULT false', 'TABLE("check" text, subject text, status text, detail text, remedy '
         'text)'),
+    ('drop_step', 'before timestamp with time zone, exported_to text', 'boolean'),
     ('end_rule', 'name text, at timestamp with time zone DEFAULT NULL::timestamp with time zone', 'integer'),
     ('erase_member', 'member text, write_off boolean DEFAULT false', 'text'),
     ('erasure_requests', '', 'TABLE(member text, requested_at timestamp with time zone, requested_by text)'),
@@ -71,6 +72,8 @@ SELECT bag_eq($$
         'detail text)'),
     ('feed', 'cursor text DEFAULT NULL::text, "limit" integer DEFAULT 1000', 'TABLE(cursor text, event json)'),
     ('feed_cursor', '', 'text'),
+    ('feed_snapshot', '', 'TABLE(cursor text, account uuid, member text, currency text, last_entry bigint, tracked numeric, pending numeric, '
+        'maturing numeric, available numeric, held numeric)'),
     ('flush', '', 'bigint'),
     ('freeze', 'source regclass, order_key text, reason text, at timestamp with time zone DEFAULT now()', 'boolean'),
     ('get_delivery_status', 'OUT setting text, OUT mode text, OUT reason text, OUT worker_pid integer, OUT ring_size '
@@ -165,6 +168,7 @@ SELECT bag_eq($$
     WHERE p.pronamespace = 'rebate'::regnamespace AND p.prokind = 'p' $$, $$ VALUES
     ('age', 'IN upto timestamp with time zone DEFAULT now()'),
     ('archive', 'IN before timestamp with time zone'),
+    ('drop_archived', 'IN before timestamp with time zone, IN exported_to text'),
     ('fold', 'IN upto timestamp with time zone DEFAULT now()'),
     ('mature', 'IN upto timestamp with time zone DEFAULT now()'),
     ('prune', 'IN upto timestamp with time zone DEFAULT now()'),
@@ -173,7 +177,7 @@ SELECT bag_eq($$
     $$, 'and so have procedures');
 
 -- Views
-SELECT views_are('rebate', ARRAY['accruals', 'balances', 'decisions', 'delivery_status', 'entries', 'failed_orders', 'failures',
+SELECT views_are('rebate', ARRAY['accruals', 'archived_entries', 'balances', 'decisions', 'delivery_status', 'dropped_archives', 'entries', 'failed_orders', 'failures',
     'findings', 'freezes', 'granted_rights', 'house_balances', 'jobs', 'ledger_accounts', 'logins', 'my_balance', 'my_channel', 'my_entries',
     'my_rebates', 'rule_drafts', 'rule_versions', 'rules', 'sources', 'stat_backlog',
     'stat_delivery', 'stat_engine', 'stat_jobs', 'stat_tables', 'trial_balance']);
@@ -195,6 +199,10 @@ SELECT columns_are('rebate', 'logins', ARRAY['login', 'member', 'in_force', 'map
 SELECT columns_are('rebate', 'granted_rights', ARRAY['role', 'right_name', 'role_exists', 'granted_at', 'granted_by']);
 SELECT columns_are('rebate', 'freezes', ARRAY['source', 'order_key', 'reason', 'frozen_at', 'frozen_by', 'unfrozen_at',
     'unfrozen_by']);
+SELECT columns_are('rebate', 'archived_entries', ARRAY['account_id', 'seq', 'member', 'currency', 'kind', 'debit', 'credit', 'amount', 'source', 'order_key',
+    'rule', 'accrual_id', 'posting_id', 'payout_id', 'tracked', 'pending', 'maturing', 'available', 'held', 'event_at', 'effective_date', 'book_date', 'posted_at',
+    'stays', 'epoch', 'xid', 'check', 'unit', 'debit_id', 'credit_id', 'rule_id']);
+SELECT columns_are('rebate', 'dropped_archives', ARRAY['before', 'exported_to', 'entries', 'began_at', 'dropped_by']);
 SELECT columns_are('rebate', 'jobs', ARRAY['job', 'state', 'upto', 'started_at', 'progress_at', 'finished_at', 'batches',
     'done', 'pid', 'started_by']);
 SELECT columns_are('rebate', 'delivery_status', ARRAY['setting', 'mode', 'reason', 'worker_pid', 'ring_size', 'ring_used',
@@ -286,7 +294,7 @@ SELECT is_empty($$ SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'r
     AND prokind = 'f' AND NOT COALESCE(proconfig, '{}') @> ARRAY['search_path=pg_catalog, pg_temp'] $$,
         'functions not in C pin their search_path');
 SELECT is_empty($$ SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'rebate'::regnamespace AND prokind = 'p'
-    AND prosrc !~ '^\s*BEGIN\s+WHILE rebate\.clock_step\(''\w+'', (upto|before)\) LOOP\s+COMMIT;\s+END LOOP;\s+END\s*$' $$,
+    AND prosrc !~ '^\s*BEGIN\s+WHILE rebate\.(clock_step\(''\w+'', (upto|before)\)|drop_step\(before, exported_to\)) LOOP\s+COMMIT;\s+END LOOP;\s+END\s*$' $$,
         'procedures, which cannot, are nothing but a loop');
 
 -- Whoever writes orders: needs nothing, gains nothing.
@@ -298,7 +306,7 @@ SELECT lives_ok($$ DELETE FROM orders WHERE id = 2 $$, 'deletes');
 SELECT throws_ok('TRUNCATE orders', '42501', NULL, 'but gets no TRUNCATE by us');
 SELECT throws_ok('SELECT rebate.flush()', '42501', NULL, 'may not flush');
 SELECT throws_ok(format('SELECT * FROM rebate.%I', v), '42501', NULL, 'and reads no view: ' || v)
-FROM unnest(ARRAY['accruals', 'balances', 'decisions', 'delivery_status', 'entries', 'failed_orders', 'failures', 'findings', 'freezes', 'granted_rights',
+FROM unnest(ARRAY['accruals', 'archived_entries', 'balances', 'decisions', 'delivery_status', 'dropped_archives', 'entries', 'failed_orders', 'failures', 'findings', 'freezes', 'granted_rights',
     'house_balances', 'jobs', 'ledger_accounts', 'logins', 'my_balance', 'my_channel', 'my_entries', 'my_rebates', 'rule_drafts', 'rule_versions', 'rules', 'sources', 'stat_backlog',
     'stat_delivery', 'stat_engine', 'stat_jobs', 'stat_tables', 'trial_balance',
     'channel_key', 'cluster']) AS v;
@@ -307,7 +315,8 @@ FROM unnest(ARRAY[
     $$SELECT * FROM rebate.balance('alice')$$, $$SELECT * FROM rebate.explain('orders', 1)$$, $$SELECT * FROM
         rebate.audit()$$,
     $$SELECT rebate.channel('alice')$$, $$SELECT rebate.rotate_channels()$$, $$SELECT * FROM rebate.events('alice')$$,
-    $$SELECT rebate.events_cursor('alice')$$, $$SELECT * FROM rebate.feed()$$, $$SELECT rebate.feed_cursor()$$,
+    $$SELECT rebate.events_cursor('alice')$$, $$SELECT * FROM rebate.feed()$$, $$SELECT rebate.feed_cursor()$$, $$SELECT * FROM rebate.feed_snapshot()$$,
+    $$CALL rebate.drop_archived(now(), 'nowhere')$$, $$SELECT rebate.drop_step(now(), 'nowhere')$$,
     $$SELECT * FROM rebate.get_delivery_status()$$, $$SELECT rebate.stat_reset()$$,
     $$SELECT rebate.order_key('orders', 1)$$, $$SELECT rebate.attach('orders', 'customer', 'total', 'EUR', replace =>
         true)$$,

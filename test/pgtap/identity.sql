@@ -276,7 +276,7 @@ BEGIN
             result := result || line || E'\n';
         END LOOP;
         CONTINUE WHEN v = 'my_channel';
-        FOR line IN EXECUTE format('EXPLAIN (ANALYZE, VERBOSE, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT * FROM rebate.%I', v) LOOP
+        FOR line IN EXECUTE format('EXPLAIN (ANALYZE, VERBOSE, COSTS OFF, TIMING OFF, SUMMARY OFF, BUFFERS OFF) SELECT * FROM rebate.%I', v) LOOP
             result := result || regexp_replace(line, 'actual rows=[0-9.]+', '') || E'\n';
         END LOOP;
     END LOOP;

@@ -99,7 +99,7 @@ REVOKE ALL ON rebate.balances FROM rebate_test_reader;
 CREATE ROLE rebate_test_monitor LOGIN IN ROLE pg_monitor;
 SET ROLE rebate_test_monitor;
 SELECT lives_ok('SELECT * FROM rebate.' || v, 'a member of pg_monitor reads ' || v) FROM unnest(ARRAY['stat_engine', 'stat_delivery', 'stat_jobs', 'stat_backlog', 'stat_tables']) AS v;
-SELECT results_eq('SELECT count(*) FROM rebate.stat_jobs', 'VALUES (7::bigint)', 'of the store, too');
+SELECT results_eq('SELECT count(*) FROM rebate.stat_jobs', 'VALUES (8::bigint)', 'of the store, too');
 SELECT bag_eq('SELECT kind, source, waiting FROM rebate.stat_backlog',
     $$VALUES ('mature', NULL, 0::bigint), ('age', NULL, 0), ('failure', 'public.orders', 0), ('deferred', 'public.orders', 0),
     ('draft', NULL, 0), ('erasure', NULL, 0)$$, 'what waits');
@@ -133,7 +133,7 @@ INSERT INTO calls SELECT substring(c FROM 'rebate\.(\w+)'), c FROM unnest(ARRAY[
     $$SELECT rebate.set_rule('mine', percent => 5)$$, $$SELECT rebate.end_rule('five')$$, $$SELECT rebate.set_group('g')$$,
     $$SELECT * FROM rebate.balance('alice')$$, $$SELECT rebate.order_key('orders', 1)$$, $$SELECT * FROM rebate.explain('orders', 1)$$,
     $$SELECT * FROM rebate.audit()$$, $$SELECT * FROM rebate.events('alice')$$, $$SELECT rebate.events_cursor('alice')$$,
-    $$SELECT * FROM rebate.feed()$$, $$SELECT rebate.feed_cursor()$$, $$SELECT rebate.channel('alice')$$,
+    $$SELECT * FROM rebate.feed()$$, $$SELECT rebate.feed_cursor()$$, $$SELECT * FROM rebate.feed_snapshot()$$, $$SELECT rebate.channel('alice')$$,
     $$SELECT rebate.rotate_channels()$$, $$SELECT rebate.create_store('rebate_test_stranger')$$]) AS c;
 GRANT SELECT ON calls TO PUBLIC;
 -- those that are no secret: they post what is collected anyway, tell whether a worker runs or what the documentation tells, or are for triggers

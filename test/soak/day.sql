@@ -1,17 +1,18 @@
--- One day of the shop. Variables: day, orders (of the day), chunk (of it, one by one, in each of two sessions), audit, out.
+-- One day of the shop. Variables: day, orders (of the day), chunk (of it, one by one, in each of two sessions), audit, archive, erase, out.
 SET client_min_messages = error;
 \set noon 'soak.at(:day, 0.5)'
+INSERT INTO soak.began VALUES (:day);
 
 -- What the day does with an order that was there before: no order twice.
 CREATE TEMP TABLE act AS
 SELECT o.n, o.id, o.state, o.amount, o.curr, o.customer, soak.draw(o.n, 1000 + :day, 1000) AS a, soak.draw(o.n, 3000 + :day, 100) AS b,
-	soak.in_dispute(o.n) AS disputed
+	EXISTS (SELECT FROM soak.dispute d WHERE d.n = o.n AND d.until IS NULL) AS disputed
 FROM orders o WHERE o.original IS NULL AND soak.draw(o.n, 1000 + :day, 1000) < 200 AND (o.ordered_at > soak.at(:day - 70));
 
 -- orders, one by one and several in a transaction, while members read
 \setenv SOAK_DAY :day
 \setenv SOAK_CHUNK :chunk
-\! pgbench -n -c 2 -t $SOAK_CHUNK -D day=$SOAK_DAY -f "$SOAK_DIR/order.pgbench@10" -f "$SOAK_DIR/basket.pgbench@1" -f "$SOAK_DIR/member.pgbench@1" --random-seed=$SOAK_DAY >"$SOAK_OUT/pgbench" 2>&1 || { cat "$SOAK_OUT/pgbench"; echo 'not ok - pgbench'; }
+\! pgbench -n -M prepared -c 2 -t $SOAK_CHUNK -D day=$SOAK_DAY -f "$SOAK_DIR/order.pgbench@20" -f "$SOAK_DIR/basket.pgbench@2" -f "$SOAK_DIR/member.pgbench@1" --random-seed=$SOAK_DAY >"$SOAK_OUT/pgbench" 2>&1 || { cat "$SOAK_OUT/pgbench"; echo 'not ok - pgbench'; }
 
 -- an import; each fifth day the night shift has switched rebates off, and catches up
 SELECT CASE WHEN :day % 5 = 4 THEN 'defer' ELSE 'on' END AS mode \gset
@@ -29,6 +30,7 @@ UPDATE orders o SET state = 'cancelled' FROM act WHERE o.id = act.id AND act.sta
 UPDATE orders o SET state = 'paid' FROM act WHERE o.id = act.id AND act.state = 'cancelled' AND act.a BETWEEN 122 AND 150;
 UPDATE orders o SET amount = abs(o.amount) + act.b, merchant = CASE WHEN act.b < 50 THEN 'shop 1' ELSE o.merchant END
 FROM act WHERE o.id = act.id AND o.amount > 0 AND act.a BETWEEN 151 AND 154 AND NOT act.disputed;
+INSERT INTO soak.moved SELECT unnest(ARRAY[customer, 'm' || b]) FROM act WHERE a BETWEEN 155 AND 156;
 UPDATE orders o SET customer = 'm' || act.b FROM act WHERE o.id = act.id AND act.a BETWEEN 155 AND 156;
 UPDATE orders o SET amount = 10 + act.b FROM act WHERE o.id = act.id AND o.amount IS NULL AND act.a < 200;
 DELETE FROM orders o USING act WHERE o.id = act.id AND act.a = 157;
@@ -68,16 +70,34 @@ CALL rebate.age(soak.at(:day + 1));
 CALL rebate.mature(soak.at(:day + 1));
 CALL rebate.fold();
 
--- who follows
+-- who follows; an account has another handle when its member is erased
 WITH new AS (SELECT f.cursor, f.event, row_number() OVER () AS i FROM soak.place p, rebate.feed(p.cursor, 1000000) f),
-	kept AS (INSERT INTO soak.heard SELECT event FROM new)
+	kept AS (INSERT INTO soak.heard SELECT a.account_id, (event ->> 'seq')::bigint FROM new LEFT JOIN rebate_data.account a ON a.handle = (event ->> 'account')::uuid)
 UPDATE soak.place SET cursor = (SELECT cursor FROM new ORDER BY i DESC LIMIT 1) WHERE EXISTS (SELECT FROM new);
 
 -- and all is compared
 CALL soak.end_of(:day);
 \o :out
+SELECT format('day %s: %s', :day, d) FROM soak.difference() d LIMIT 5;
+
+-- some leave for good: one person asks, another agrees
+\if :erase
+\o /dev/null
+SELECT 'SET SESSION AUTHORIZATION soak_asks', format('SELECT rebate.request_erasure(%L)', l),
+	'SET SESSION AUTHORIZATION soak_agrees', format('SELECT rebate.erase_member(%L, true)', l),
+	'RESET SESSION AUTHORIZATION', format('CALL soak.erase(%L)', l) FROM soak.leaving(:day) l \gexec
+\o :out
+SELECT format('day %s: erasure: %s', :day, d) FROM soak.difference() d LIMIT 5;
+\endif
+-- and what all have read goes where it is seldom looked for; a cursor is behind as long as any transaction was running
+\if :archive
+\o
+SELECT at AS before FROM soak.began WHERE day = :day - 5 \gset
+CALL rebate.archive(:'before');
+\o :out
+SELECT format('day %s: archive: %s', :day, d) FROM soak.difference() d LIMIT 5;
+\endif
 \if :audit
 SELECT format('day %s: audit: %s', :day, a) FROM rebate.audit() a LIMIT 5;
 \endif
-SELECT format('day %s: %s', :day, d) FROM soak.difference d LIMIT 5;
 \o

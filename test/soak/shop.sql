@@ -20,9 +20,9 @@ CREATE FUNCTION soak.at(day int, share float8 DEFAULT 0) RETURNS timestamptz LAN
 SELECT format('CREATE FUNCTION soak.draw(n bigint, purpose int, m int) RETURNS int LANGUAGE sql IMMUTABLE
 	RETURN abs(hashint8extended(n, %s + purpose) %% m)::int', :seed * 1000) \gexec
 
--- A new order of a day: one in ten is up to 20 days late, some are negative without an original, some cannot be decided.
+-- A new order of a day, as a set, so that it is planned with the statement: one in ten is up to 20 days late, some are negative without an original, some cannot be decided.
 SELECT format($f$
-CREATE FUNCTION soak.new_order(n bigint, day int) RETURNS orders LANGUAGE sql STABLE AS $$
+CREATE FUNCTION soak.new_order(n bigint, day int) RETURNS SETOF orders LANGUAGE sql STABLE AS $$
 	SELECT n, n, CASE WHEN soak.draw(n, 1, 50) > 0 THEN 'm' || least(soak.draw(n, 2, %1$s), soak.draw(n, 3, %1$s)) END,
 		'shop ' || soak.draw(n, 4, 5),
 		CASE WHEN soak.draw(n, 5, 400) = 0 THEN NULL WHEN soak.draw(n, 5, 400) < 6 THEN -1 ELSE 1 END *
@@ -46,7 +46,14 @@ SELECT rebate.set_rule('tea', percent => 5, currency => 'EUR', scope => '{"merch
 SELECT rebate.set_rule('coupon', fixed => 3, currency => 'EUR', minimum => 50, condition => 'merchant <> ''shop 3''', refund => 'keep_until_full',
 	hold => '3 days', rule_group => 'shops', valid_from => soak.at(-40));
 
+-- two people
+CREATE ROLE soak_asks LOGIN IN ROLE rebate_owner;
+CREATE ROLE soak_agrees LOGIN IN ROLE rebate_owner;
+
+-- when each day began, by the clock on the wall
+CREATE TABLE soak.began (day int PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp());
+
 -- who follows all events by cursor
-CREATE TABLE soak.heard (event jsonb);
+CREATE TABLE soak.heard (account_id bigint, seq bigint);
 CREATE TABLE soak.place (cursor text);
 INSERT INTO soak.place VALUES (NULL);

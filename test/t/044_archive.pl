@@ -100,6 +100,55 @@ is(sql(q{SELECT count(*) FROM rebate.accruals WHERE order_key::bigint <= 4000 AN
 is(sql('SELECT * FROM rebate.audit()'), '', 'and the audit is clean');
 is(sql(q{SELECT sum(balance) FROM rebate.trial_balance}), '0.00', 'and the books balance');
 
+# --- exported and dropped, and killed meanwhile -------------------------------------------------------------------------
+
+sql('CREATE TABLE balances AS SELECT * FROM rebate.balances; CREATE TABLE trial AS SELECT * FROM rebate.trial_balance');
+sql("CREATE TABLE export AS SELECT account_id, seq, stays FROM rebate.archived_entries WHERE posted_at < '$cut'");
+sub check_dropped
+{
+    my ($what) = @_;
+    is(sql('SELECT count(*) FROM (SELECT account_id, seq FROM before EXCEPT (SELECT account_id, seq FROM export UNION SELECT account_id, seq FROM rebate_data.ledger)) d'), 0, "$what: all entries are exported or there");
+    is(sql('SELECT count(*) FROM ((TABLE balances EXCEPT TABLE rebate.balances) UNION ALL (TABLE trial EXCEPT TABLE rebate.trial_balance)) d'), 0, "$what: balances are as they were");
+    is(sql('SELECT count(*) FROM rebate_data.carried c JOIN rebate_data.entry_archive e ON e.account_id = c.account_id AND e.seq <= c.seq'), 0, "$what: nothing is there and carried forward");
+    is(sql('SELECT * FROM rebate.audit()'), '', "$what: the audit is clean");
+    return;
+}
+check_dropped('before the drop');
+my $archived = sql('SELECT count(*) FROM rebate_data.entry_archive');
+foreach my $victim ('the drop', 'the server')
+{
+    my $there = sql('SELECT count(*) FROM rebate_data.entry_archive');
+    my $held = session(sprintf "BEGIN; SELECT count(*) FROM (SELECT FROM rebate_data.entry_archive WHERE account_id = (SELECT account_id FROM rebate_data.account
+        ORDER BY account_id OFFSET %d LIMIT 1) FOR UPDATE) e;\n", $victim eq 'the drop' ? 60 : 150);
+    $held->{run}->pump until $held->{out} =~ /\d/;
+    my $drop = session("CALL rebate.drop_archived('$cut', 'table export');\n");
+    wait_until(q{SELECT count(*) > 0 FROM pg_stat_activity WHERE query LIKE 'CALL%' AND wait_event_type = 'Lock'});
+    if ($victim eq 'the server')
+    {
+        kill_server($node);
+        $node->start;
+    }
+    else
+    {
+        my $pid = sql(q{SELECT pid FROM pg_stat_activity WHERE query LIKE 'CALL%'});
+        kill 'KILL', $pid;
+        wait_buried($pid);
+        wait_until('SELECT true');
+    }
+    $_->{run}->kill_kill(grace => 0) foreach $drop, $held;
+    my $left = sql('SELECT count(*) FROM rebate_data.entry_archive');
+    ok($left < $there && $left > 100, "$victim was killed: $left of $there are left");
+    check_dropped("$victim was killed");
+}
+sql("CALL rebate.drop_archived('$cut', 'table export')");
+is(sql('SELECT count(*) FROM rebate_data.entry_archive'), 0, 'the next run drops the rest');
+is(sql('SELECT sum(entries) FROM rebate.dropped_archives'), $archived, 'all that was dropped is told');
+check_dropped('at the end');
+sql(q{UPDATE orders SET status = 'done' WHERE id <= 100; UPDATE orders SET status = 'off' WHERE id BETWEEN 50 AND 60});
+is(sql('SELECT * FROM rebate.audit()'), '', 'orders whose entries were dropped come back and go');
+is(sql(q{SELECT sum(balance) FROM rebate.trial_balance}), '0.00', 'and the books balance');
+my $statement = q{SELECT md5(string_agg(s::text, ' ' ORDER BY m.member, s.line, s.seq)) FROM (SELECT DISTINCT member FROM rebate.balances) m CROSS JOIN LATERAL rebate.statement(m.member, '2100-01-01') s};
+
 # --- what a dump takes along -------------------------------------------------------------------------------------------
 
 my $dump = PostgreSQL::Test::Utils::tempdir . '/dump.sql';
@@ -109,6 +158,7 @@ sql('CREATE DATABASE copy TEMPLATE template0');
 $node->command_ok([ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-f', $dump, '-d', $node->connstr('copy') ], 'is restored');
 is($node->safe_psql('copy', 'SELECT count(*), sum(hashtext(l::text)::bigint) FROM rebate_data.ledger l'), $ledger, 'with the archive');
 is($node->safe_psql('copy', 'SELECT * FROM rebate.audit()'), '', 'its audit is clean');
+is($node->safe_psql('copy', $statement), sql($statement), 'statements begin with what was carried forward');
 $node->safe_psql('copy', q{INSERT INTO orders (customer, total, status) VALUES ('m1', 10, 'done'), ('m1', 20, 'done'); UPDATE orders SET status = 'off' WHERE total = 20; CALL rebate.archive(now() + interval '1 minute')});
 is($node->safe_psql('copy', 'SELECT * FROM rebate.audit()'), '', 'and stays so, an epoch later');
 is(($node->psql('copy', q{SELECT count(*) FROM rebate.feed()}, extra_params => [ '-v', 'VERBOSITY=sqlstate' ]))[2] =~ /RB016/ ? 'RB016' : '', 'RB016', 'where a reader from the beginning is refused, too');

@@ -79,7 +79,6 @@ for (['an entry that came before its turn', q{
     ['a row less that waits', q{DELETE FROM rebate_data.waiting WHERE account_id = (SELECT min(account_id) FROM rebate_data.waiting)},
         'ledger: accrual does not wait for the clock'],
     ['another that waits', q{INSERT INTO rebate_data.waiting VALUES ('2', '2030-01-01', 1, 1)}, 'ledger: what waits for the clock is no accrual'],
-    ['a house balance', q{INSERT INTO rebate_data.house_balance VALUES (100, 'EUR', 1)}, 'ledger: house balance does not match'],
     (map { ["what was folded of account $_", "UPDATE rebate_data.checkpoint SET amount = amount + 1 WHERE ledger_account_id = $_", 'ledger: folded balance does not match'] } 2, 3, 5, 100),
     ['what was folded of another currency', q{INSERT INTO rebate_data.checkpoint VALUES (3, 'USD', 1)}, 'ledger: folded balance does not match'],
     ['what was folded is gone', q{DELETE FROM rebate_data.checkpoint}, 'ledger: folded balance does not match'],
