@@ -203,7 +203,6 @@ walk_accounts(Store *store, ReturnSetInfo *result, Snapshot snapshot)
 typedef enum RunWhen
 {
 	IN_DOUBT,					/* the pass found something */
-	IF_PARTS,					/* ... or there are orders of several rows */
 	IF_FROZEN,					/* ... or frozen orders */
 	IF_ERASED,					/* ... or erased members */
 	ALWAYS						/* its tables are small */
@@ -271,31 +270,15 @@ static const LedgerQuery ledger_queries[] = {
 		"SELECT 'rebate without an opening entry', 'accrual ' || accrual_id, NULL"
 		"  FROM rebate_data.accrual WHERE (rule_id <> 0) <> (seq IS NOT NULL)"},
 	/* one rebate of an order under one rule for one account */
-	{IF_PARTS, NULL,
+	{IN_DOUBT, NULL,
 		"SELECT 'rebate twice', 'source ' || source_id || ', order ' || order_key,"
 		"       'Rule ' || rule_id || ', account ' || account_id || '.'"
 		"  FROM rebate_data.accrual GROUP BY source_id, order_key, rule_id, account_id HAVING count(*) > 1"},
 	/* the facts of an order are the same in each of its rows */
-	{IF_PARTS, NULL,
+	{IN_DOUBT, NULL,
 		"SELECT 'facts of an order disagree', 'source ' || source_id || ', order ' || order_key, NULL"
 		"  FROM rebate_data.accrual GROUP BY source_id, order_key"
 		" HAVING min(generation) <> max(generation) OR min(first_seen) <> max(first_seen)"},
-	/* what was folded of house accounts */
-	{IN_DOUBT,
-		" UNION ALL SELECT ledger_account_id, currency, amount FROM rebate_data.carried_house",
-		"SELECT 'house balance does not match', l.code || ', ' || currency,"
-		"       'It is ' || coalesce(h.amount, 0) || ' minor units, the entries give ' || coalesce(e.amount, 0) || '.'"
-		"  FROM rebate_data.house_balance h"
-		"  FULL JOIN (SELECT ledger_account_id, currency, sum(amount) AS amount FROM ("
-		"             SELECT g.ledger_account_id, a.currency, sum(g.amount) AS amount"
-		"               FROM rebate_data.ledger e JOIN rebate_data.account a ON a.account_id = e.account_id"
-		"               CROSS JOIN rebate_data.fold f"
-		"              CROSS JOIN LATERAL (VALUES (e.debit, e.amount), (e.credit, - e.amount)) g (ledger_account_id, amount)"
-		"              WHERE g.ledger_account_id >= 10 AND (e.epoch < f.epoch OR (e.epoch = f.epoch AND e.xid < f.xid))"
-		"              GROUP BY g.ledger_account_id, a.currency%s) t"
-		"              GROUP BY ledger_account_id, currency) e USING (ledger_account_id, currency)"
-		"  LEFT JOIN rebate_data.ledger_account l USING (ledger_account_id)"
-		" WHERE coalesce(h.amount, 0) <> coalesce(e.amount, 0)"},
 	/* the clock stands still for what is frozen */
 	{IF_FROZEN, NULL,
 		"SELECT 'frozen order does not know of its freeze', 'source ' || f.source_id || ', order ' || f.order_key, f.reason"
@@ -341,8 +324,53 @@ static const LedgerQuery ledger_queries[] = {
 		"                      AND t.tgenabled IN ('O', 'A'))"}
 };
 
+/* What version 1 of the store has instead of what version 2 has */
+static const LedgerQuery queries_of_version_1[] = {
+	/* what libraries of version 0.1 folded of house accounts */
+	{IN_DOUBT, NULL,
+		"SELECT 'house balance does not match', l.code || ', ' || currency,"
+		"       'It is ' || coalesce(h.amount, 0) || ' minor units, the entries give ' || coalesce(e.amount, 0) || '.'"
+		"  FROM rebate_data.house_balance h"
+		"  FULL JOIN (SELECT ledger_account_id, currency, sum(amount) AS amount FROM ("
+		"             SELECT g.ledger_account_id, a.currency, sum(g.amount) AS amount"
+		"               FROM rebate_data.ledger e JOIN rebate_data.account a ON a.account_id = e.account_id"
+		"               CROSS JOIN rebate_data.fold f"
+		"              CROSS JOIN LATERAL (VALUES (e.debit, e.amount), (e.credit, - e.amount)) g (ledger_account_id, amount)"
+		"              WHERE g.ledger_account_id >= 10 AND (e.epoch < f.epoch OR (e.epoch = f.epoch AND e.xid < f.xid))"
+		"              GROUP BY g.ledger_account_id, a.currency) t"
+		"              GROUP BY ledger_account_id, currency) e USING (ledger_account_id, currency)"
+		"  LEFT JOIN rebate_data.ledger_account l USING (ledger_account_id)"
+		" WHERE coalesce(h.amount, 0) <> coalesce(e.amount, 0)"}
+};
+
 /* The same of what version 2 of the store has */
-static const LedgerQuery erasure_queries[] = {
+static const LedgerQuery queries_of_version_2[] = {
+	/* what was folded of all ledger accounts; openings are there although they are carried */
+	{IN_DOUBT,
+		" UNION ALL SELECT ledger_account_id, currency, amount FROM rebate_data.carried_house"
+		" UNION ALL SELECT g.ledger_account_id, a.currency, - sum(g.amount)"
+		"             FROM rebate_data.carried c JOIN rebate_data.account a ON a.account_id = c.account_id"
+		"            CROSS JOIN LATERAL (VALUES (1, c.tracked), (2, c.pending), (3, c.maturing), (4, c.available), (5, c.held)) g (ledger_account_id, amount)"
+		"            GROUP BY g.ledger_account_id, a.currency"
+		" UNION ALL SELECT g.ledger_account_id, a.currency, - sum(g.amount)"
+		"             FROM rebate_data.carried c JOIN rebate_data.account a ON a.account_id = c.account_id"
+		"             JOIN rebate_data.accrual x ON x.account_id = c.account_id AND x.seq <= c.seq"
+		"            CROSS JOIN LATERAL (VALUES (x.debit, coalesce(x.amount, abs(x.earned))),"
+		"                                (x.credit, - coalesce(x.amount, abs(x.earned)))) g (ledger_account_id, amount)"
+		"            WHERE g.ledger_account_id < 10 GROUP BY g.ledger_account_id, a.currency",
+		"SELECT 'folded balance does not match', coalesce(l.code, ledger_account_id::text) || ', ' || currency,"
+		"       'It is ' || coalesce(b.amount, 0) || ' minor units, the entries give ' || coalesce(e.amount, 0) || '.'"
+		"  FROM rebate_data.checkpoint b"
+		"  FULL JOIN (SELECT ledger_account_id, currency, sum(amount) AS amount FROM ("
+		"             SELECT g.ledger_account_id, a.currency, sum(g.amount) AS amount"
+		"               FROM rebate_data.ledger e JOIN rebate_data.account a ON a.account_id = e.account_id"
+		"               CROSS JOIN rebate_data.fold f"
+		"              CROSS JOIN LATERAL (VALUES (e.debit, e.amount), (e.credit, - e.amount)) g (ledger_account_id, amount)"
+		"              WHERE (e.epoch, e.xid) < (f.checkpoint_epoch, f.checkpoint_xid)"
+		"              GROUP BY g.ledger_account_id, a.currency%s) t"
+		"              GROUP BY ledger_account_id, currency) e USING (ledger_account_id, currency)"
+		"  LEFT JOIN rebate_data.ledger_account l USING (ledger_account_id)"
+		" WHERE coalesce(b.amount, 0) <> coalesce(e.amount, 0)"},
 	{IF_ERASED, NULL,
 		"SELECT 'erased member has a balance', 'account ' || account_id, NULL"
 		"  FROM rebate_data.account"
@@ -394,8 +422,8 @@ run_queries(Store *store, ReturnSetInfo *result, const LedgerQuery *queries, int
 
 		if (queries[i].dropped)
 			sql = psprintf(sql, archive_exists(store) ? queries[i].dropped : "");
-		if (doubt->any || when == ALWAYS || (when == IF_PARTS && doubt->parts) ||
-			(when == IF_FROZEN && doubt->frozen) || (when == IF_ERASED && doubt->erased))
+		if (doubt->any || when == ALWAYS || (when == IF_FROZEN && doubt->frozen) ||
+			 (when == IF_ERASED && doubt->erased))
 			report_query(result, sql);
 	}
 }
@@ -417,7 +445,9 @@ audit_ledger(Store *store, ReturnSetInfo *result)
 	store_spi_begin(store, &scope);
 	run_queries(store, result, ledger_queries, lengthof(ledger_queries), &doubt);
 	if (store->version >= 2)
-		run_queries(store, result, erasure_queries, lengthof(erasure_queries), &doubt);
+		run_queries(store, result, queries_of_version_2, lengthof(queries_of_version_2), &doubt);
+	else
+		run_queries(store, result, queries_of_version_1, lengthof(queries_of_version_1), &doubt);
 	if (archive_exists(store))
 		for (int i = 0; audit_archive_queries[i]; i++)
 			report_query(result, audit_archive_queries[i]);

@@ -20,10 +20,8 @@ compare_numbers(const void *a, const void *b)
 }
 
 bool
-names_know(NumberSet *set, int64 number)
+names_search(NumberSet *set, int64 number)
 {
-	if (set->has_last && set->last == number)
-		return true;
 	if (bsearch(&number, set->numbers, set->n, sizeof(int64), compare_numbers) == NULL)
 		return false;
 	set->last = number;
@@ -75,8 +73,15 @@ read_numbers(NumberSet *set, MemoryContext context, const char *sql)
 {
 	set->n = names_query(sql);
 	set->numbers = MemoryContextAllocHuge(context, sizeof(int64) * Max(set->n, 1));
+	memset(set->small, false, sizeof(set->small));
 	for (uint64 i = 0; i < set->n; i++)
-		set->numbers[i] = DatumGetInt64(names_value(i, 1));
+	{
+		int64		number = DatumGetInt64(names_value(i, 1));
+
+		set->numbers[i] = number;
+		if (number >= 0 && number < SMALL_NUMBERS)
+			set->small[number] = true;
+	}
 	qsort(set->numbers, set->n, sizeof(int64), compare_numbers);
 	set->has_last = false;
 }

@@ -7,6 +7,9 @@
 
 #include "rebate.h"
 
+/* Below it a number is looked up by itself */
+#define SMALL_NUMBERS	512
+
 /* Numbers that are known, sorted, and the last one that was asked for */
 typedef struct NumberSet
 {
@@ -14,6 +17,7 @@ typedef struct NumberSet
 	uint64		n;
 	int64		last;			/* is one of them */
 	bool		has_last;
+	bool		small[SMALL_NUMBERS];	/* which of the small ones are there */
 } NumberSet;
 
 typedef struct LedgerNames
@@ -27,8 +31,17 @@ typedef struct LedgerNames
 
 /* Read all of it into "context"; inside SPI, under the active snapshot */
 extern void names_read(LedgerNames *names, MemoryContext context);
-extern bool names_know(NumberSet *set, int64 number);
+extern bool names_search(NumberSet *set, int64 number);
 extern bool names_know_version(LedgerNames *names, int32 rule_id, int32 version);
+
+/* Is the number one of the set? */
+static inline bool
+names_know(NumberSet *set, int64 number)
+{
+	if (number >= 0 && number < SMALL_NUMBERS)
+		return set->small[number];
+	return (set->has_last && set->last == number) || names_search(set, number);
+}
 
 /* Place of a currency in the list; -1: unknown */
 extern int	names_currency(const LedgerNames *names, const char *code);

@@ -11,7 +11,7 @@
  * sums go on from what is carried forward of them, whose seed is fixed.
  *
  * Any doubt is enough: the pass does not tell what is wrong.  It leaves to others
- * what one row alone cannot show (orders of several rows, frozen orders).
+ * what one row alone cannot show (frozen orders, erased members).
  *
  * Accounts are kept in memory.  Where they do not fit into maintenance_work_mem,
  * the rows are read several times, each time for a part of the accounts.
@@ -32,10 +32,16 @@
 #include "utils/tuplesort.h"
 
 #include "archive.h"
+#include "audit_folded.h"
 #include "audit_names.h"
+#include "audit_parts.h"
 #include "audit_pass.h"
 #include "ledger_rows.h"
 #include "order.h"
+
+/* Of a sequence that is sorted; it shares a number of 63 bits with the account's place */
+#define SEQ_BITS	33
+#define MAX_PLACES	(UINT64CONST(1) << (63 - SEQ_BITS))
 
 /* An account as its entries tell it, up to the last one that was checked */
 typedef struct PassAccount
@@ -65,42 +71,18 @@ typedef struct PassAccount
 #define SH_DECLARE
 #include "lib/simplehash.h"
 
-/* What was folded of a house account, and what the entries give */
-typedef struct HouseSum
-{
-	uint64		key;			/* ledger account and currency */
-	uint32		hash;
-	char		status;
-	int64		balance;		/* recorded, less what the entries give: zero in the end */
-} HouseSum;
-
-#define SH_PREFIX house
-#define SH_ELEMENT_TYPE HouseSum
-#define SH_KEY_TYPE uint64
-#define SH_KEY key
-#define SH_HASH_KEY(tb, k) hash_bytes_uint32((uint32) (k) ^ (uint32) ((k) >> 32))
-#define SH_EQUAL(tb, a, b) ((a) == (b))
-#define SH_STORE_HASH
-#define SH_GET_HASH(tb, a) (a)->hash
-#define SH_SCOPE static inline
-#define SH_DEFINE
-#define SH_DECLARE
-#include "lib/simplehash.h"
-
 typedef struct LedgerPass
 {
 	Store	   *store;
 	Snapshot	snapshot;
 	LedgerDoubt doubt;
 	LedgerNames names;			/* what accounts and entries may name */
-	/* entries before this mark are folded */
-	int32		fold_epoch;
-	int64		fold_xid;
-	house_hash *houses;
+	FoldedSums	folded;			/* of all ledger accounts; in a store of version 1 of house accounts */
 	/* part of the accounts at hand, of so many */
 	uint32		part;
 	uint32		nparts;
 	account_hash *accounts;
+	OrderParts *orders;			/* orders of several rows */
 	Tuplesortstate *sort;		/* of entries that came before their turn; NULL: none */
 	TupleDesc	desc;			/* of what is sorted */
 	TupleTableSlot *slot;
@@ -112,57 +94,37 @@ typedef struct LedgerPass
 	int64		nentries;
 } LedgerPass;
 
-static HouseSum *
-find_house(LedgerPass *pass, int32 ledger_account, int currency)
-{
-	bool		found;
-	HouseSum   *house = house_insert(pass->houses,
-									 ((uint64) (uint32) ledger_account << 32) | (uint32) currency,
-									 &found);
-
-	if (!found)
-		house->balance = 0;
-	return house;
-}
-
 /*----------------------------------------------------------------------------
  * Small tables
  *----------------------------------------------------------------------------
  */
+
+static inline bool
+has_checkpoint(const LedgerPass *pass)
+{
+	return pass->store->version >= 2;
+}
 
 static void
 read_small_tables(LedgerPass *pass)
 {
 	MemoryContext context = CurrentMemoryContext;
 	StoreSpi	scope;
-	uint64		n;
 
-	pass->houses = house_create(context, 64, NULL);
 	PushActiveSnapshot(pass->snapshot);
 	store_spi_begin(pass->store, &scope);
 	names_read(&pass->names, context);
-	if (names_query("SELECT epoch, xid FROM rebate_data.fold") == 1)
-	{
-		pass->fold_epoch = DatumGetInt32(names_value(0, 1));
-		pass->fold_xid = DatumGetInt64(names_value(0, 2));
-	}
-	else
+	if (has_checkpoint(pass) ?
+		!folded_read(&pass->folded, &pass->names, context, "checkpoint", "checkpoint_epoch",
+					 "checkpoint_xid") :
+		!folded_read(&pass->folded, &pass->names, context, "house_balance", "epoch", "xid"))
 		pass->doubt.any = true;
-	n = names_query("SELECT ledger_account_id, amount, currency FROM rebate_data.house_balance");
-	for (uint64 i = 0; i < n; i++)
-		find_house(pass, DatumGetInt32(names_value(i, 1)),
-				   names_currency(&pass->names, TextDatumGetCString(names_value(i, 3))))->balance +=
-			DatumGetInt64(names_value(i, 2));
 	if (archive_exists(pass->store))
 	{
 		/* sums over dropped entries can be continued with their own key only */
 		if (names_query("SELECT FROM rebate_data.carried LIMIT 1") > 0)
 			pass->key = kept_digest_key;
-		n = names_query("SELECT ledger_account_id, amount, currency FROM rebate_data.carried_house");
-		for (uint64 i = 0; i < n; i++)
-			find_house(pass, DatumGetInt32(names_value(i, 1)),
-					   names_currency(&pass->names, TextDatumGetCString(names_value(i, 3))))->balance -=
-				DatumGetInt64(names_value(i, 2));
+		folded_take(&pass->folded, &pass->names, "carried_house");
 	}
 	pass->doubt.frozen = names_query("SELECT FROM rebate_data.freeze LIMIT 1") > 0;
 	store_spi_end(&scope);
@@ -207,7 +169,7 @@ load_accounts(LedgerPass *pass)
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	TableScanDesc scan = table_beginscan_strat(rel, pass->snapshot, 0, NULL, true, false);
 	/* the table is grown when it is nine tenths full, and copied then */
-	uint64		limit = (uint64) maintenance_work_mem * 1024 / (3 * sizeof(PassAccount));
+	uint64		limit = Min((uint64) maintenance_work_mem * 1024 / (3 * sizeof(PassAccount)), MAX_PLACES / 2);
 	bool		fits = true;
 
 	pass->accounts = account_create(CurrentMemoryContext, 1024, NULL);
@@ -290,7 +252,10 @@ load_carried(LedgerPass *pass)
 	table_close(rel, AccessShareLock);
 }
 
-/* Does each account say what its entries say? */
+/*
+ * Does each account say what its entries say?  What the accounts of a currency have
+ * together was folded, or came since.
+ */
 static void
 compare_accounts(LedgerPass *pass)
 {
@@ -313,6 +278,10 @@ compare_accounts(LedgerPass *pass)
 			account->check != row->last_check || account->opened != 0 ||
 			memcmp(account->balance, row->balance, sizeof(account->balance)) != 0)
 			pass->doubt.any = true;
+		else if (has_checkpoint(pass))
+			for (int b = 0; b < NUM_BUCKETS; b++)
+				folded_meet(&pass->folded, LEDGER_BUCKET(b), account->currency,
+							-row->balance[b]);
 	}
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
@@ -338,30 +307,38 @@ apply_entry(PassAccount *account, const LedgerEntry *entry)
 	return account->check == entry->check;
 }
 
-/* Keep an entry that came before its turn. */
+/*
+ * Keep an entry that came before its turn.  The sort has one key, the account's
+ * place in the table and the sequence, so that it compares numbers only.
+ */
 static void
-keep_entry(LedgerPass *pass, const LedgerEntry *entry)
+keep_entry(LedgerPass *pass, const PassAccount *account, const LedgerEntry *entry)
 {
-	AttrNumber	attnos[2] = {1, 2};
-	Oid			operators[2] = {Int8LessOperator, Int8LessOperator};
-	Oid			collations[2] = {InvalidOid, InvalidOid};
-	bool		nulls_first[2] = {false, false};
+	AttrNumber	attno = 1;
+	Oid			operator = Int8LessOperator;
+	Oid			collation = InvalidOid;
+	bool		nulls_first = false;
+	uint64		place = account - pass->accounts->data;
 	union
 	{
 		bytea		value;
 		char		bytes[VARHDRSZ + sizeof(LedgerEntry)];
 	}			packed;
 
+	if (entry->fields.seq < 0 || entry->fields.seq >> SEQ_BITS != 0 || place >= MAX_PLACES)
+	{
+		pass->doubt.any = true;
+		return;
+	}
 	if (pass->sort == NULL)
-		pass->sort = tuplesort_begin_heap(pass->desc, 2, attnos, operators, collations,
-										  nulls_first, maintenance_work_mem, NULL, TUPLESORT_NONE);
+		pass->sort = tuplesort_begin_heap(pass->desc, 1, &attno, &operator, &collation,
+										  &nulls_first, maintenance_work_mem, NULL, TUPLESORT_NONE);
 	SET_VARSIZE(&packed.value, sizeof(packed.bytes));
 	memcpy(VARDATA(&packed.value), entry, sizeof(LedgerEntry));
 	ExecClearTuple(pass->slot);
-	pass->slot->tts_values[0] = Int64GetDatum(entry->fields.account_id);
-	pass->slot->tts_values[1] = Int64GetDatum(entry->fields.seq);
-	pass->slot->tts_values[2] = PointerGetDatum(&packed.value);
-	memset(pass->slot->tts_isnull, false, sizeof(bool) * 3);
+	pass->slot->tts_values[0] = Int64GetDatum((int64) (place << SEQ_BITS) | entry->fields.seq);
+	pass->slot->tts_values[1] = PointerGetDatum(&packed.value);
+	memset(pass->slot->tts_isnull, false, sizeof(bool) * 2);
 	ExecStoreVirtualTuple(pass->slot);
 	tuplesort_puttupleslot(pass->sort, pass->slot);
 }
@@ -379,13 +356,15 @@ check_kept_entries(LedgerPass *pass)
 	while (!pass->doubt.any && tuplesort_gettupleslot(pass->sort, true, false, sorted, NULL))
 	{
 		bool		isnull;
+		uint64		place;
 		LedgerEntry entry;
 		PassAccount *account;
 
 		CHECK_FOR_INTERRUPTS();
-		memcpy(&entry, VARDATA_ANY(DatumGetPointer(slot_getattr(sorted, 3, &isnull))),
+		place = (uint64) DatumGetInt64(slot_getattr(sorted, 1, &isnull)) >> SEQ_BITS;
+		memcpy(&entry, VARDATA_ANY(DatumGetPointer(slot_getattr(sorted, 2, &isnull))),
 			   sizeof(LedgerEntry));
-		account = account_lookup(pass->accounts, entry.fields.account_id);
+		account = &pass->accounts->data[place];
 		if (entry.fields.seq != account->last_seq + 1 || !apply_entry(account, &entry))
 			pass->doubt.any = true;
 	}
@@ -415,11 +394,11 @@ check_accrual(LedgerPass *pass, const LedgerRow *row)
 	bool		live = x->bucket >= '0' && x->bucket < '0' + NUM_BUCKETS;
 
 	pass->greatest_id = Max(pass->greatest_id, x->accrual_id);
-	pass->doubt.parts |= x->part != 0;
 	pass->doubt.frozen |= (x->flags & ORDER_FROZEN) != 0;
 	if ((x->rule_id != 0) != row->has_entry || !names_know(&pass->names.sources, x->source_id) ||
 		(x->rule_id != 0 && !names_know_version(&pass->names, x->rule_id, x->version)) ||
-		(x->rule_id != 0 && (live ? x->earned == 0 : x->bucket != BUCKET_NONE || x->earned != 0)))
+		(x->rule_id != 0 && (live ? x->earned == 0 : x->bucket != BUCKET_NONE || x->earned != 0)) ||
+		!parts_agree(pass->orders, x, row->order_key))
 		pass->doubt.any = true;
 	if (row->has_due && x->bucket >= '0' && x->bucket <= '0' + BUCKET_MATURING)
 		pass->waiting += row->has_entry ?
@@ -428,16 +407,38 @@ check_accrual(LedgerPass *pass, const LedgerRow *row)
 		pass->doubt.any = true;
 }
 
-/* Take what an entry moved on a house account from what was folded of it. */
-static void
-add_to_house(LedgerPass *pass, const PassAccount *account, const EntryFields *e)
+static inline bool
+is_bucket(int32 ledger_account)
 {
-	if (e->epoch > pass->fold_epoch || (e->epoch == pass->fold_epoch && e->xid >= pass->fold_xid))
-		return;
+	return ledger_account >= LEDGER_BUCKET(0) && ledger_account < LEDGER_BUCKET(NUM_BUCKETS);
+}
+
+static inline void
+take_from_houses(FoldedSums *folded, const PassAccount *account, const EntryFields *e)
+{
 	if (e->debit >= LEDGER_MEMO)
-		find_house(pass, e->debit, account->currency)->balance -= e->amount;
+		folded_meet(folded, e->debit, account->currency, e->amount);
 	if (e->credit >= LEDGER_MEMO)
-		find_house(pass, e->credit, account->currency)->balance += e->amount;
+		folded_meet(folded, e->credit, account->currency, -e->amount);
+}
+
+/*
+ * Take what an entry moved from what was folded.  Of the buckets the accounts'
+ * balances are taken, in which the entries since the mark are, too, so those are
+ * given back: they are fewer.
+ */
+static void
+take_from_folded(LedgerPass *pass, const PassAccount *account, const EntryFields *e)
+{
+	if (folded_has(&pass->folded, e))
+		take_from_houses(&pass->folded, account, e);
+	else if (has_checkpoint(pass))
+	{
+		if (is_bucket(e->debit))
+			folded_meet(&pass->folded, e->debit, account->currency, -e->amount);
+		if (is_bucket(e->credit))
+			folded_meet(&pass->folded, e->credit, account->currency, e->amount);
+	}
 }
 
 static void
@@ -478,7 +479,7 @@ check_row(LedgerPass *pass, const LedgerRow *row)
 		pass->doubt.any = true;
 		return;
 	}
-	add_to_house(pass, account, e);
+	take_from_folded(pass, account, e);
 	if (e->seq <= account->carried_seq)
 	{
 		if (row->entry.opening)
@@ -487,7 +488,7 @@ check_row(LedgerPass *pass, const LedgerRow *row)
 			pass->doubt.any = true;
 	}
 	else if (e->seq != account->last_seq + 1)
-		keep_entry(pass, &row->entry);
+		keep_entry(pass, account, &row->entry);
 	else if (!apply_entry(account, &row->entry))
 		pass->doubt.any = true;
 }
@@ -519,11 +520,13 @@ check_part(LedgerPass *pass)
 	LedgerRows *rows = ledger_rows_begin(pass->store, pass->snapshot);
 	const LedgerRow *row;
 
+	pass->orders = parts_begin(pass->store, pass->snapshot);
 	while (!pass->doubt.any && (row = ledger_rows_next(rows)) != NULL)
 	{
 		CHECK_FOR_INTERRUPTS();
 		check_row(pass, row);
 	}
+	parts_end(pass->orders);
 	ledger_rows_end(rows);
 	check_kept_entries(pass);
 	if (!pass->doubt.any)
@@ -535,17 +538,11 @@ check_part(LedgerPass *pass)
 static void
 compare_sums(LedgerPass *pass)
 {
-	house_iterator i;
-	HouseSum   *house;
-
 	subtract_waiting(pass);
 	check_sequence(pass);
-	if (pass->digest.low != 0 || pass->digest.high != 0 || pass->waiting != 0)
+	if (pass->digest.low != 0 || pass->digest.high != 0 || pass->waiting != 0 ||
+		!folded_agree(&pass->folded))
 		pass->doubt.any = true;
-	house_start_iterate(pass->houses, &i);
-	while ((house = house_iterate(pass->houses, &i)) != NULL)
-		if (house->balance != 0)
-			pass->doubt.any = true;
 }
 
 static void
@@ -562,11 +559,10 @@ draw_seed(LedgerPass *pass)
 static void
 make_sort_slot(LedgerPass *pass)
 {
-	TupleDesc	desc = CreateTemplateTupleDesc(3);
+	TupleDesc	desc = CreateTemplateTupleDesc(2);
 
-	TupleDescInitEntry(desc, 1, "account_id", INT8OID, -1, 0);
-	TupleDescInitEntry(desc, 2, "seq", INT8OID, -1, 0);
-	TupleDescInitEntry(desc, 3, "entry", BYTEAOID, -1, 0);
+	TupleDescInitEntry(desc, 1, "place and seq", INT8OID, -1, 0);
+	TupleDescInitEntry(desc, 2, "entry", BYTEAOID, -1, 0);
 	/* a copy is complete in all majors, without another call */
 	pass->desc = CreateTupleDescCopy(desc);
 	pass->slot = MakeSingleTupleTableSlot(pass->desc, &TTSOpsVirtual);

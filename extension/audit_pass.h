@@ -12,7 +12,6 @@
 typedef struct LedgerDoubt
 {
 	bool		any;			/* something may be wrong */
-	bool		parts;			/* there are orders of several rows */
 	bool		erased;			/* members are erased, or something was written off */
 	bool		frozen;			/* there are frozen orders */
 } LedgerDoubt;

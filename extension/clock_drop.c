@@ -86,7 +86,7 @@ begin_drop(Store *store, ClockRun *run)
 	sql_param(&params, TIMESTAMPTZOID, TimestampTzGetDatum(run->upto), false);
 	sql_text(&params, run->note);
 	store_spi_begin(store, &scope);
-	sql_run("SELECT epoch, xid FROM rebate_data.fold", NULL, SPI_OK_SELECT);
+	sql_run("SELECT checkpoint_epoch, checkpoint_xid FROM rebate_data.fold", NULL, SPI_OK_SELECT);
 	drop->fold_epoch = sql_get_int(0, 1, 0);
 	drop->fold_xid = DatumGetInt64(sql_get(0, 2, &isnull));
 	sql_run("INSERT INTO rebate_data.dropped (drop_id, before, exported_to)"

@@ -1,7 +1,6 @@
 /*
  * clock_jobs.c
- *	  The jobs besides those that move money: failures, the audit, histories,
- *	  balances of house accounts.
+ *	  The jobs besides those that move money: failures, the audit, histories.
  */
 #include "rebate.h"
 
@@ -150,51 +149,4 @@ clock_prune_step(Store *store, ClockRun *run)
 
 	run->done += n;
 	return n == PRUNE_BATCH;
-}
-
-/*
- * Add to the balances of house accounts what was posted by transactions that no
- * snapshot can still wait for.  Orders lock no house account, and wait for nothing
- * here.
- */
-bool
-clock_fold_step(Store *store, ClockRun *run)
-{
-	StoreSpi	scope;
-	SqlParams	params = {0};
-	int32		from_epoch;
-
-	/*
-	 * After a restore, until something is posted here, transaction ids of the last
-	 * epoch mean nothing, and all of them have ended.
-	 */
-	sql_int(&params, store->epoch_current ? store->epoch : store->epoch + 1);
-	sql_param(&params, BOOLOID, BoolGetDatum(store->epoch_current), false);
-	store_spi_begin(store, &scope);
-	(void) sql_run("SELECT epoch FROM rebate_data.fold FOR UPDATE", NULL, SPI_OK_SELECT);
-	from_epoch = sql_get_int(0, 1, 0);
-	sql_run(psprintf("WITH f AS (SELECT epoch, xid FROM rebate_data.fold),"
-					 " t AS (SELECT $1 AS epoch, CASE WHEN $2 THEN pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
-					 "              ELSE 0 END AS xid),"
-					 " made AS ("
-					 "  INSERT INTO rebate_data.house_balance AS h (ledger_account_id, currency, amount)"
-					 "  SELECT g.ledger_account_id, m.currency, sum(g.amount)"
-					 "    FROM (SELECT e.debit, e.credit, a.currency, sum(e.amount) AS amount"
-					 "            FROM rebate_data.ledger e"
-					 "            JOIN rebate_data.account a ON a.account_id = e.account_id"
-					 "           WHERE (e.debit >= 10 OR e.credit >= 10) AND %s"
-					 "           GROUP BY e.debit, e.credit, a.currency) m"
-					 "   CROSS JOIN LATERAL (VALUES (m.debit, m.amount), (m.credit, - m.amount)) g (ledger_account_id, amount)"
-					 "   WHERE g.ledger_account_id >= 10"
-					 "   GROUP BY g.ledger_account_id, m.currency"
-					 "  ON CONFLICT (ledger_account_id, currency) DO UPDATE SET amount = h.amount + excluded.amount)"
-					 " UPDATE rebate_data.fold SET epoch = t.epoch, xid = t.xid, folded_at = clock_timestamp() FROM t",
-					 store->epoch_current && from_epoch == store->epoch ?
-	/* the usual case, for which there is an index */
-					 "e.epoch = $1 AND e.xid >= (SELECT xid FROM f) AND e.xid < (SELECT xid FROM t)" :
-					 "(e.epoch > (SELECT epoch FROM f) OR (e.epoch = (SELECT epoch FROM f) AND e.xid >= (SELECT xid FROM f)))"
-					 " AND (e.epoch < $1 OR e.xid < (SELECT xid FROM t))"),
-			&params, SPI_OK_UPDATE);
-	store_spi_end(&scope);
-	return false;
 }

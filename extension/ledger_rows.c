@@ -71,6 +71,7 @@ next_accrual(Side *side)
 		return;
 	slot_getsomeattrs(slot, ACC_DUE);
 	row->accrual = (Form_accrual) GETSTRUCT(ExecFetchSlotHeapTuple(slot, false, NULL));
+	row->order_key = (const text *) DatumGetPointer(slot->tts_values[ACC_ORDER_KEY - 1]);
 	row->has_due = !slot->tts_isnull[ACC_DUE - 1];
 	row->due = DatumGetTimestampTz(slot->tts_values[ACC_DUE - 1]);
 	row->has_entry = !slot->tts_isnull[ACC_ENTRY(EC_SEQ) - 1];

@@ -17,6 +17,7 @@ typedef struct LedgerRow
 {
 	/* of an accrual; NULL: it is a row of entries */
 	const FormData_accrual *accrual;
+	const text *order_key;
 	bool		has_due;
 	TimestampTz due;
 	/* of an accrual without an opening there is no entry */

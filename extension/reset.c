@@ -41,6 +41,7 @@ static const StoreTable emptied[] = {
 	ST_FAILURE, ST_DEFERRED, ST_LINK, ST_JOB, ST_FINDING, ST_FREEZE, ST_FORMER_MEMBER, ST_ERASURE,
 	ST_ERASURE_REQUEST,
 	ST_ENTRY_ARCHIVE, ST_BOUNDARY, ST_ARCHIVE, ST_CARRIED, ST_CARRIED_HOUSE, ST_DROPPED,
+	ST_CHECKPOINT,
 };
 
 /* What stays besides currencies, the programme, campaigns and allowed functions */
@@ -131,7 +132,7 @@ empty_table(Store *store, StoreTable which)
 		sql_run(psprintf("DELETE FROM " STORE_SCHEMA ".%s", name), NULL, SPI_OK_DELETE);
 }
 
-/* A new ledger in a new epoch; nothing of house accounts is folded. */
+/* A new ledger in a new epoch; nothing is folded. */
 static void
 empty_ledger(Store *store)
 {
@@ -144,7 +145,8 @@ empty_ledger(Store *store)
 	store_spi_begin(store, &scope);
 	for (int i = 0; i < (int) lengthof(emptied); i++)
 		empty_table(store, emptied[i]);
-	sql_run("UPDATE rebate_data.fold SET epoch = 0, xid = 0, folded_at = now()", NULL, SPI_OK_UPDATE);
+	sql_run("UPDATE rebate_data.fold SET epoch = 0, xid = 0, checkpoint_epoch = 0, checkpoint_xid = 0,"
+			"  folded_at = now()", NULL, SPI_OK_UPDATE);
 	sql_run("INSERT INTO rebate_data.epoch (epoch, system_identifier, database_oid, account_oid)"
 			" SELECT max(epoch) + 1, $1, $2, $3 FROM rebate_data.epoch", &params, SPI_OK_INSERT);
 	store_spi_end(&scope);

@@ -72,6 +72,7 @@ typedef enum StoreTable
 	ST_CARRIED,
 	ST_CARRIED_HOUSE,
 	ST_DROPPED,
+	ST_CHECKPOINT,
 	/* the view comes after the tables, so that one of them is named first */
 	ST_LEDGER,
 	NUM_STORE_TABLES

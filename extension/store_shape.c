@@ -170,7 +170,8 @@ static const struct
 	},
 	[ST_FOLD] = {
 		"fold", false,
-		"one bool!=, epoch int4!, xid int8!, folded_at timestamptz!="
+		"one bool!=, epoch int4!, xid int8!, folded_at timestamptz!=",
+		.added = "checkpoint_epoch int4!=, checkpoint_xid int8!="
 	},
 	[ST_FAILURE] = {
 		"failure", false,
@@ -282,6 +283,11 @@ static const struct
 		"dropped", false,
 		"drop_id int4!, before timestamptz!, exported_to text!, entries int8!=, began_at timestamptz!=, "
 		"dropped_by text!=",
+		2
+	},
+	[ST_CHECKPOINT] = {
+		"checkpoint", false,
+		"ledger_account_id int4!, currency text/C!, amount int8!",
 		2
 	},
 };

@@ -27,6 +27,13 @@ void
 table_begin(StoreTableDesc *table, Store *store, StoreTable which)
 {
 	table->rel = store_open(store, which, RowExclusiveLock);
+
+	/*
+	 * New rebates go to the end of their table.  Updates leave room all over it; a
+	 * new row in each such place would make the index by transaction id lead to
+	 * all pages.  The next updates take the room.
+	 */
+	table->options = which == ST_ACCRUAL ? HEAP_INSERT_SKIP_FSM : 0;
 	table->nindexes = -1;
 	table->indexes = NULL;
 	table->infos = NULL;
@@ -201,7 +208,7 @@ insert_index_entries(StoreTableDesc *table, HeapTuple tuple, EntriesFor which)
 void
 table_insert(StoreTableDesc *table, HeapTuple tuple)
 {
-	heap_insert(table->rel, tuple, GetCurrentCommandId(true), 0, NULL);
+	heap_insert(table->rel, tuple, GetCurrentCommandId(true), table->options, NULL);
 	insert_index_entries(table, tuple, ALL_INDEXES);
 }
 
@@ -228,7 +235,8 @@ insert_into_heap(StoreTableDesc *table, HeapTuple *tuples, int n)
 
 		for (int i = 0; i < now; i++)
 			ExecStoreHeapTuple(tuples[done + i], slots[i], false);
-		heap_multi_insert(table->rel, slots, now, GetCurrentCommandId(true), 0, bistate);
+		heap_multi_insert(table->rel, slots, now, GetCurrentCommandId(true), table->options,
+						  bistate);
 		for (int i = 0; i < now; i++)
 		{
 			tuples[done + i]->t_self = slots[i]->tts_tid;
@@ -289,7 +297,7 @@ bool
 table_insert_key(StoreTableDesc *table, HeapTuple tuple, Oid key)
 {
 	table->key = key;
-	heap_insert(table->rel, tuple, GetCurrentCommandId(true), 0, NULL);
+	heap_insert(table->rel, tuple, GetCurrentCommandId(true), table->options, NULL);
 	return insert_index_entries(table, tuple, KEY_INDEX);
 }
 

@@ -16,6 +16,7 @@ typedef struct StoreTableDesc
 {
 	Store	   *store;
 	Relation	rel;
+	int			options;		/* of heap_insert() */
 	int			nindexes;		/* -1: not opened yet */
 	Relation   *indexes;
 	IndexInfo **infos;

@@ -194,17 +194,20 @@ SELECT job, state, done FROM rebate.jobs WHERE job = 'run_audit';
 SELECT rebate.reconcile('orders', '{70001}');
 CALL rebate.run_audit();
 SELECT count(*) FROM rebate.findings;
--- house accounts: the same before and after folding, and with what came since
-CREATE VIEW house AS
-SELECT l.code, e.currency, sum(l.amount) AS balance
-FROM rebate.entries e CROSS JOIN LATERAL (VALUES (e.debit, e.amount), (e.credit, -e.amount)) l (code, amount)
-WHERE l.code NOT LIKE 'member:%' GROUP BY 1, 2;
+-- all accounts: the same before and after folding, and with what came since
 CREATE VIEW difference AS
-SELECT code, currency, h.balance, b.balance AS shown FROM house h FULL JOIN rebate.house_balances b USING (code, currency)
-WHERE h.balance IS DISTINCT FROM b.balance;
+SELECT code, currency, e.balance, t.balance AS shown
+FROM (SELECT l.code, e.currency, sum(l.amount) AS balance
+      FROM rebate.entries e CROSS JOIN LATERAL (VALUES (e.debit, e.amount), (e.credit, -e.amount)) l (code, amount)
+      GROUP BY 1, 2) e FULL JOIN rebate.trial_balance t USING (code, currency)
+WHERE coalesce(e.balance, 0) <> coalesce(t.balance, 0)
+UNION ALL
+SELECT b.currency, 'accounts', b.maturing, t.balance
+FROM (SELECT currency, sum(maturing) AS maturing FROM rebate.balances GROUP BY 1) b JOIN rebate.trial_balance t USING (currency)
+WHERE t.code = 'member:maturing' AND t.balance <> - b.maturing;
 SELECT count(*), (SELECT count(*) FROM difference) AS wrong FROM rebate.house_balances;
 CALL rebate.fold();
-SELECT count(*) > 0 AS folded, (SELECT count(*) FROM difference) AS wrong FROM rebate_data.house_balance;
+SELECT count(*) > 0 AS folded, (SELECT count(*) FROM difference) AS wrong FROM rebate_data.checkpoint;
 INSERT INTO orders (id, customer, total, placed, status) VALUES (80001, 'yan', 1000, '2026-05-01', 'new'), (80002, 'yan', 1000, '2026-05-01', 'paid');
 SELECT count(*) AS wrong FROM difference;
 CALL rebate.fold();
@@ -220,7 +223,7 @@ RESET client_min_messages;
 \c
 SET timezone = 'UTC';
 CALL rebate.fold();
-SELECT f.epoch - e.epoch AS epochs_ahead, f.xid FROM rebate_data.fold f, rebate_data.epoch e;
+SELECT f.checkpoint_epoch - e.epoch AS epochs_ahead, f.checkpoint_xid FROM rebate_data.fold f, rebate_data.epoch e;
 SELECT count(*) AS wrong FROM difference;
 UPDATE orders SET total = 2000 WHERE id = 80001;
 SELECT count(*) AS wrong FROM difference;
@@ -240,9 +243,9 @@ ALTER TABLE rebate_data.waiting DISABLE TRIGGER rebate_guard;
 DELETE FROM rebate_data.waiting WHERE due = '2026-05-15';
 UPDATE rebate_data.waiting SET due = '2026-05-15' WHERE due = '2026-05-16';
 ALTER TABLE rebate_data.waiting ENABLE TRIGGER rebate_guard;
-ALTER TABLE rebate_data.house_balance DISABLE TRIGGER rebate_guard;
-UPDATE rebate_data.house_balance SET amount = amount + 1 WHERE ledger_account_id = 10;
-ALTER TABLE rebate_data.house_balance ENABLE TRIGGER rebate_guard;
+ALTER TABLE rebate_data.checkpoint DISABLE TRIGGER rebate_guard;
+UPDATE rebate_data.checkpoint SET amount = amount + 1 WHERE ledger_account_id = 10;
+ALTER TABLE rebate_data.checkpoint ENABLE TRIGGER rebate_guard;
 SELECT violation, count(*) FROM rebate.audit() WHERE part = 'ledger' GROUP BY 1 ORDER BY violation COLLATE "C";
 CALL rebate.mature('2026-07-01');
 SELECT maturing, available FROM rebate.balances WHERE member = 'zoe';

@@ -240,7 +240,7 @@ WHERE n.nspname IN ('rebate', 'rebate_data') AND c.relkind = 'r' AND a.attnum > 
   AND atttypid IN ('text'::regtype, 'varchar'::regtype, 'name'::regtype, 'json'::regtype, 'jsonb'::regtype, 'bytea'::regtype, 'text[]'::regtype)
   AND format('%s.%s.%s', n.nspname, c.relname, a.attname) NOT IN (SELECT listed())
   AND format('%s.%s', c.relname, a.attname) <> ALL (ARRAY[
-	'account.currency', 'allowed_function.digest', 'allowed_function.function', 'carried_house.currency', 'dropped.exported_to', 'campaign.name', 'currency.code', 'draft.kind', 'draft.name', 'draft.state', 'failure.sqlstate', 'finding.part',
+	'account.currency', 'allowed_function.digest', 'allowed_function.function', 'carried_house.currency', 'dropped.exported_to', 'campaign.name', 'checkpoint.currency', 'currency.code', 'draft.kind', 'draft.name', 'draft.state', 'failure.sqlstate', 'finding.part',
 	'finding.violation', 'granted_right.right_name', 'house_balance.currency', 'house_entry.currency', 'job.job', 'ledger_account.code', 'ledger_account.description',
 	'ledger_account.kind', 'link.currency', 'programme.name', 'programme.time_zone', 'rule.name', 'rule_group.mode', 'rule_group.name', 'rule_version.currency',
 	'rule_version.formula', 'rule_version.group_mode', 'rule_version.limit_mode', 'rule_version.refund', 'rule_version.rounding', 'rule_version.unlinked_return',

@@ -74,11 +74,11 @@ BEGIN
 		RETURN NEXT;
 	END LOOP;
 END $$;
-\set emptied '{accrual,account,archive,boundary,carried,carried_house,channel,deferred,dropped,entry,entry_archive,erasure,erasure_request,failure,finding,former_member,freeze,house_balance,house_entry,job,link,waiting}'
+\set emptied '{accrual,account,archive,boundary,carried,carried_house,channel,checkpoint,deferred,dropped,entry,entry_archive,erasure,erasure_request,failure,finding,former_member,freeze,house_balance,house_entry,job,link,waiting}'
 \set kept '{allowed_function,campaign,currency,draft,epoch,fold,former_secret,generation,granted_right,ledger_account,login,programme,rule,rule_control,rule_group,rule_scope,rule_version,scope,source,store}'
 SELECT relname AS not_in_a_list FROM pg_class WHERE relnamespace = 'rebate_data'::regnamespace AND relkind = 'r'
 	AND relname <> ALL (:'emptied'::name[]) AND relname <> ALL (:'kept'::name[]) ORDER BY 1;
--- (house entries come with splits)
+-- (house entries come with splits, house balances from libraries of version 0.1)
 SELECT * FROM filled(:'emptied') WHERE n = 0;
 CREATE TEMP TABLE kept AS SELECT t, query_to_xml(format('SELECT * FROM rebate_data.%I ORDER BY 1, 2', t), false, false, '')::text AS rows
 FROM unnest(:'kept'::text[]) t WHERE t NOT IN ('epoch', 'fold');

@@ -195,56 +195,54 @@ CROSS JOIN LATERAL (
 	LEFT JOIN rebate_data.rule_version l ON l.rule_id = r.rule_id) c;
 COMMENT ON VIEW rebate.rule_drafts IS 'changes of rules that wait for approval, and those that were decided: who wrote them, what they change, who decided';
 
--- What was folded and the entries since then: their transactions are found by
--- the index; later epochs are looked for only if there are any.
-CREATE OR REPLACE VIEW rebate.house_balances AS
-SELECT l.code, l.kind, h.currency, pg_catalog.sum(h.amount) * c.unit AS balance
-FROM (
-	SELECT b.ledger_account_id, b.currency, b.amount FROM rebate_data.house_balance b
-	UNION ALL
-	SELECT g.ledger_account_id, m.currency, g.amount
-	FROM (
-		SELECT t.debit, t.credit, a.currency, pg_catalog.sum(t.amount) AS amount
-		FROM (
-			SELECT e.account_id, e.debit, e.credit, e.amount FROM rebate_data.ledger e
-			WHERE e.xid >= (SELECT f.xid FROM rebate_data.fold f)
-			  AND e.epoch = (SELECT f.epoch FROM rebate_data.fold f)
-			UNION ALL
-			SELECT e.account_id, e.debit, e.credit, e.amount FROM rebate_data.ledger e
-			WHERE (SELECT pg_catalog.max(p.epoch) FROM rebate_data.epoch p) > (SELECT f.epoch FROM rebate_data.fold f)
-			  AND e.epoch > (SELECT f.epoch FROM rebate_data.fold f)) t
-		JOIN rebate_data.account a ON a.account_id = t.account_id
-		WHERE t.debit >= 10 OR t.credit >= 10
-		GROUP BY t.debit, t.credit, a.currency) m
-	CROSS JOIN LATERAL (VALUES (m.debit, m.amount), (m.credit, - m.amount)) AS g (ledger_account_id, amount)) h
-JOIN rebate_data.ledger_account l ON l.ledger_account_id = h.ledger_account_id
-JOIN rebate_data.currency c ON c.code = h.currency
-WHERE h.ledger_account_id >= 10
-GROUP BY l.code, l.kind, h.currency, c.unit;
-COMMENT ON VIEW rebate.house_balances IS 'debits less credits of each account that is no member''s, by currency';
-
+-- What was folded, and the entries since then: those of later epochs, of which there
+-- are none as a rule, and in the mark's epoch those of its transaction and later ones.
+-- The first condition leads to the pages by the index of transaction ids.  The second
+-- is true of all: a range that is closed on both sides is taken for a small part of the
+-- table, and so are its entries, which is what they are.  OFFSET 0 has the account of
+-- each of them looked up, instead of all accounts read.
+-- A bucket shows zero where no entry ever moved it.
 CREATE OR REPLACE VIEW rebate.trial_balance AS
 SELECT t.code, t.kind, t.campaign, t.currency,
 	   GREATEST(t.balance, 0 * t.balance) AS debit,
 	   GREATEST(- t.balance, 0 * t.balance) AS credit,
 	   t.balance
 FROM (
-	SELECT h.code, h.kind, p.name AS campaign, h.currency, h.balance
-	FROM rebate.house_balances h
-	JOIN rebate_data.ledger_account l ON l.code = h.code
-	LEFT JOIN rebate_data.campaign p ON p.expense_account = l.ledger_account_id
-	UNION ALL
-	SELECT l.code, l.kind, NULL, m.currency, - b.amount * c.unit
+	SELECT l.code, l.kind, p.name AS campaign, s.currency, s.amount * c.unit AS balance
 	FROM (
-		SELECT a.currency, pg_catalog.sum(a.tracked) AS tracked, pg_catalog.sum(a.pending) AS pending,
-			   pg_catalog.sum(a.maturing) AS maturing, pg_catalog.sum(a.available) AS available,
-			   pg_catalog.sum(a.held) AS held
-		FROM rebate_data.account a GROUP BY a.currency) m
-	CROSS JOIN LATERAL (VALUES (1, m.tracked), (2, m.pending), (3, m.maturing), (4, m.available),
-						(5, m.held)) AS b (ledger_account_id, amount)
-	JOIN rebate_data.ledger_account l ON l.ledger_account_id = b.ledger_account_id
-	JOIN rebate_data.currency c ON c.code = m.currency) t;
+		SELECT h.ledger_account_id, h.currency, pg_catalog.sum(h.amount) AS amount
+		FROM (
+			SELECT b.ledger_account_id, b.currency, b.amount FROM rebate_data.checkpoint b
+			UNION ALL
+			SELECT g.ledger_account_id, m.currency, g.amount
+			FROM (
+				SELECT e.debit, e.credit, a.currency, pg_catalog.sum(e.amount) AS amount
+				FROM rebate_data.ledger e
+				CROSS JOIN LATERAL (
+					SELECT o.currency FROM rebate_data.account o
+					WHERE o.account_id = e.account_id OFFSET 0) a
+				WHERE e.xid >= (SELECT CASE WHEN p.epoch > f.checkpoint_epoch THEN 0
+										WHEN p.epoch = f.checkpoint_epoch THEN f.checkpoint_xid
+										ELSE 9223372036854775807 END
+								FROM rebate_data.fold f
+								CROSS JOIN (SELECT pg_catalog.max(q.epoch) AS epoch FROM rebate_data.epoch q) p)
+				  AND e.xid <= 9223372036854775807
+				  AND (e.epoch, e.xid) >= (SELECT f.checkpoint_epoch, f.checkpoint_xid FROM rebate_data.fold f)
+				GROUP BY e.debit, e.credit, a.currency) m
+			CROSS JOIN LATERAL (VALUES (m.debit, m.amount), (m.credit, - m.amount),
+								(1, 0), (2, 0), (3, 0), (4, 0), (5, 0)) AS g (ledger_account_id, amount)) h
+		GROUP BY h.ledger_account_id, h.currency) s
+	JOIN rebate_data.ledger_account l ON l.ledger_account_id = s.ledger_account_id
+	JOIN rebate_data.currency c ON c.code = s.currency
+	LEFT JOIN rebate_data.campaign p ON p.expense_account = s.ledger_account_id) t;
 COMMENT ON VIEW rebate.trial_balance IS 'all accounts at one moment, members'' by bucket and the others by campaign: balance is debits less credits, and its sum is zero in each currency';
+
+CREATE OR REPLACE VIEW rebate.house_balances AS
+SELECT t.code, t.kind, t.currency, t.balance
+FROM rebate.trial_balance t
+JOIN rebate_data.ledger_account l ON l.code = t.code
+WHERE l.ledger_account_id >= 10;
+COMMENT ON VIEW rebate.house_balances IS 'debits less credits of each account that is no member''s, by currency';
 
 CREATE OR REPLACE VIEW rebate.findings AS
 SELECT f.found_at, f.part, f.violation, f.subject, f.detail

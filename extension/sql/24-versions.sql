@@ -194,7 +194,7 @@ CREATE TABLE rebate_data.carried_house (
 	amount				bigint NOT NULL,
 	CONSTRAINT carried_house_pkey PRIMARY KEY (ledger_account_id, currency)
 ) USING heap;
-COMMENT ON TABLE rebate_data.carried_house IS 'debits less credits of house accounts by removed entries; they are part of rebate_data.house_balance, too';
+COMMENT ON TABLE rebate_data.carried_house IS 'debits less credits of house accounts by removed entries; they are part of rebate_data.checkpoint, too';
 
 CREATE TABLE rebate_data.dropped (
 	drop_id		integer PRIMARY KEY,
@@ -232,6 +232,24 @@ SELECT * FROM (
 		COALESCE(held, 0), order_key
 	FROM rebate_data.entry_archive) l
 WHERE seq IS NOT NULL;
+
+-- the trial balance; what was folded by version 1 stays as it is, under its own mark
+CREATE TABLE rebate_data.checkpoint (
+	ledger_account_id	integer NOT NULL,
+	currency			text COLLATE "C" NOT NULL,
+	amount				bigint NOT NULL,
+	CONSTRAINT checkpoint_pkey PRIMARY KEY (ledger_account_id, currency)
+) USING heap;
+COMMENT ON TABLE rebate_data.checkpoint IS 'debits less credits of each ledger account, members'' buckets too, of the entries before the mark in rebate_data.fold';
+ALTER TABLE rebate_data.fold
+	ADD COLUMN checkpoint_epoch integer NOT NULL DEFAULT 0,
+	ADD COLUMN checkpoint_xid bigint NOT NULL DEFAULT 0;
+COMMENT ON TABLE rebate_data.fold IS 'one row, the marks: entries of earlier epochs, and those of this epoch by earlier transactions, are in rebate_data.checkpoint';
+COMMENT ON COLUMN rebate_data.fold.epoch IS 'mark of rebate_data.house_balance';
+COMMENT ON COLUMN rebate_data.fold.xid IS 'mark of rebate_data.house_balance';
+COMMENT ON COLUMN rebate_data.fold.checkpoint_epoch IS 'mark of rebate_data.checkpoint';
+COMMENT ON COLUMN rebate_data.fold.checkpoint_xid IS 'mark of rebate_data.checkpoint';
+COMMENT ON TABLE rebate_data.house_balance IS 'what libraries of version 0.1 fold: debits less credits of each house account, of the entries before their mark in rebate_data.fold; nothing reads it';
 
 -- sandbox
 ALTER TABLE rebate_data.store ADD COLUMN sandbox boolean NOT NULL DEFAULT false;

@@ -75,7 +75,7 @@ BEGIN
 	END LOOP;
 END
 $procedure$;
-COMMENT ON PROCEDURE rebate.fold(timestamptz) IS 'adds what was posted to house accounts up to now to their stored balances, so that rebate.house_balances need not read it again';
+COMMENT ON PROCEDURE rebate.fold(timestamptz) IS 'adds what was posted up to now to the stored balances of ledger accounts, so that rebate.trial_balance need not read it again';
 REVOKE ALL ON PROCEDURE rebate.fold(timestamptz) FROM PUBLIC;
 
 CREATE PROCEDURE rebate.archive(before timestamptz)

@@ -156,6 +156,17 @@ sub catch_up
     return;
 }
 
+# What the trial balance and the entries say otherwise
+sub wrong_balances
+{
+    return sql(q{
+        SELECT code, currency, t.balance, e.balance FROM (SELECT code, currency, balance FROM rebate.trial_balance WHERE balance <> 0) t
+        FULL JOIN (SELECT code, currency, sum(amount) AS balance
+                   FROM (SELECT debit AS code, currency, amount FROM rebate.entries UNION ALL SELECT credit, currency, - amount FROM rebate.entries) e
+                   GROUP BY 1, 2 HAVING sum(amount) <> 0) e USING (code, currency)
+        WHERE t.balance IS DISTINCT FROM e.balance});
+}
+
 # Run a statement while orders come in; they do not wait for it.
 sub meanwhile
 {
@@ -182,6 +193,7 @@ is(sql(q{SELECT has_table_privilege('reader', 'rebate.balances', 'SELECT'), has_
 orders_of_all_kinds();
 foreach my $job (qw(mature age fold retry_failures run_audit prune)) { sql("SET ROLE clock; CALL rebate.$job()"); }
 is(audit(), '', 'new SQL and old store: the audit is clean');
+is(sql(q{SELECT count(*) FROM rebate_data.fold WHERE xid > 0}) . wrong_balances(), 1, 'house accounts are folded, and the trial balance is what the entries give');
 is(sql(q{SELECT count(*) > 0 FROM rebate.feed(NULL, 10)}), 't', 'there is a feed');
 sql(q{SELECT * FROM rebate.statement('m1'); SELECT * FROM rebate.balance('m1', at => now()); SELECT * FROM rebate.explain('orders', '1001'); SELECT * FROM rebate.doctor(true);
     SELECT rebate.events('m1'); SELECT * FROM rebate.retry(); SELECT rebate.set_rule('three', percent => 3, rule_group => 'one', valid_from => '2020-01-01')});
@@ -202,6 +214,10 @@ meanwhile('rebate.upgrade_store()', sub { is(sql('SET ROLE clock; SELECT rebate.
 is(changed($standing, standing()), '', 'and it moves no money');
 is(sql(q{SELECT function || ' ' || (digest IS NOT NULL) FROM rebate_data.allowed_function ORDER BY function}),
     "public.half(numeric) true\npublic.other(numeric) false", 'allowed functions have a digest, but for one that is not as it was');
+
+is(wrong_balances(), '', 'the trial balance, of which nothing is folded yet');
+sql('SET ROLE clock; CALL rebate.fold()');
+is(sql(q{SELECT count(*) > 5 FROM rebate_data.checkpoint}) . wrong_balances(), 't', 'and once it is folded');
 
 # --- the ledger is what it was, the rest is as if it were new ----------------------------------------------------------
 

@@ -24,6 +24,7 @@ $node->safe_psql('postgres', q{
     UPDATE orders SET total = 50 WHERE id % 7 = 0;
     DELETE FROM orders WHERE id % 11 = 0;
 });
+$node->safe_psql('postgres', q{CALL rebate.fold()});
 $node->safe_psql('postgres', q{CALL rebate.mature('2025-01-20')});
 
 # What the audit finds, and what its pass over the ledger says
@@ -78,7 +79,10 @@ for (['an entry that came before its turn', q{
     ['a row less that waits', q{DELETE FROM rebate_data.waiting WHERE account_id = (SELECT min(account_id) FROM rebate_data.waiting)},
         'ledger: accrual does not wait for the clock'],
     ['another that waits', q{INSERT INTO rebate_data.waiting VALUES ('2', '2030-01-01', 1, 1)}, 'ledger: what waits for the clock is no accrual'],
-    ['a folded balance', q{INSERT INTO rebate_data.house_balance VALUES (100, 'EUR', 1)}, 'ledger: house balance does not match'],
+    (map { ["what was folded of account $_", "UPDATE rebate_data.checkpoint SET amount = amount + 1 WHERE ledger_account_id = $_", 'ledger: folded balance does not match'] } 2, 3, 5, 100),
+    ['what was folded of another currency', q{INSERT INTO rebate_data.checkpoint VALUES (3, 'USD', 1)}, 'ledger: folded balance does not match'],
+    ['what was folded is gone', q{DELETE FROM rebate_data.checkpoint}, 'ledger: folded balance does not match'],
+    ['the mark of what was folded', q{UPDATE rebate_data.fold SET checkpoint_xid = (SELECT max(xid) FROM rebate_data.entry)}, 'ledger: folded balance does not match'],
     ['a rebate without its order', q{DELETE FROM orders WHERE id = 11500}, 'source: rebate without its order'],
     ['an order without a decision', q{INSERT INTO orders VALUES (20000, 'm1', 10, 'pending', '2025-02-01')}, 'source: order without a decision'])
 {
@@ -113,6 +117,42 @@ is($node->safe_psql('postgres', q{
           FROM rebate.entries e WHERE member IN ('m1', 'm2', 'm77')) x, LATERAL rebate.balance(x.member, 'EUR', x.posted_at) b
     WHERE x.next > x.posted_at}) =~ /^([1-9]\d*)\|\1$/ ? 'all' : 'not all', 'all', '... and of each entry after which time passed');
 is($node->safe_psql('postgres', q{SELECT available, last_entry FROM rebate.balance('m1', 'EUR', '2000-01-01')}), '0.00|0', '... and nothing before');
+
+# orders of several rebates: their rows agree, whether they follow one another or lie apart
+$node->safe_psql('postgres', q{
+    SELECT rebate.set_rule('one', percent => 1, valid_from => '2025-01-01');
+    SELECT rebate.set_rule('fixed', fixed => 2, currency => 'EUR', valid_from => '2025-01-01');
+    INSERT INTO orders SELECT i, 'm' || i % 50, 100, 'confirmed', '2025-01-10 00:00+00' FROM generate_series(15001, 15500) i});
+is($node->safe_psql('postgres', 'SELECT max(part) FROM rebate_data.accrual'), 2, 'orders of three rebates');
+for (['one after the other', 'SELECT'],
+    ['apart', q{UPDATE rebate_data.accrual SET base = base WHERE part = 0 AND order_key > '15000'}],
+    ['in another order', q{UPDATE rebate_data.accrual SET base = base WHERE part = 1 AND order_key > '15000'}])
+{
+    my ($name, $move) = @$_;
+    ($found, $pass, $doubt, $err) = audit($move);
+    is("$found, $doubt", ', 0', "rows of orders $name: nothing is found or in doubt") or diag($err);
+    for my $part (0, 1, 2)
+    {
+        ($found, $pass, $doubt) = audit("$move; UPDATE rebate_data.accrual SET generation = generation - 1 WHERE order_key = '15300' AND part = $part");
+        is("$found, $doubt", 'ledger: facts of an order disagree, 1', "... those of part $part");
+        ($found, $pass, $doubt) = audit("$move; UPDATE rebate_data.accrual SET first_seen = first_seen - interval '1 s' WHERE order_key = '15300' AND part = $part");
+        is("$found, $doubt", 'ledger: facts of an order disagree, 1', "... when part $part was first seen");
+    }
+    ($found, $pass, $doubt) = audit("$move; UPDATE rebate_data.accrual SET rule_id = 1, version = 1 WHERE order_key = '15300' AND part = 2");
+    like("$found, $doubt", qr/ledger: rebate twice.*, 1$/, '... a rebate that is there twice');
+}
+
+# new rebates lie behind all others, whatever room there is before: what was posted since a moment is in few pages
+sub pages { return $node->safe_psql('postgres', q{SELECT pg_relation_size('rebate_data.accrual') / current_setting('block_size')::int}) }
+$node->safe_psql('postgres', q{UPDATE orders SET total = total + 1});
+$node->safe_psql('postgres', q{VACUUM rebate_data.accrual});
+my $pages = pages();
+$node->safe_psql('postgres', q{
+    CREATE EXTENSION pg_freespacemap;
+    INSERT INTO orders VALUES (20001, 'm1', 100, 'confirmed', '2025-01-10 00:00+00');
+    INSERT INTO orders SELECT i, 'm' || i % 6000, 100, 'confirmed', '2025-01-10 00:00+00' FROM generate_series(20002, 23000) i});
+is($node->safe_psql('postgres', q{SELECT count(*) > 20 FROM pg_freespace('rebate_data.accrual') WHERE avail > 2000}), 't', 'there is room');
+cmp_ok($node->safe_psql('postgres', q{SELECT min((ctid::text::point)[0]) FROM rebate_data.accrual WHERE order_key::int > 20000}), '>=', $pages - 1, 'and new rebates are behind it');
 
 $node->stop;
 done_testing();
