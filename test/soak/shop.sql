@@ -49,6 +49,7 @@ SELECT rebate.set_rule('coupon', fixed => 3, currency => 'EUR', minimum => 50, c
 -- two people
 CREATE ROLE soak_asks LOGIN IN ROLE rebate_owner;
 CREATE ROLE soak_agrees LOGIN IN ROLE rebate_owner;
+SELECT rebate.grant_right('approver', 'soak_agrees');
 
 -- when each day began, by the clock on the wall
 CREATE TABLE soak.began (day int PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp());
