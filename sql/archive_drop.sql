@@ -206,7 +206,8 @@ CALL try('money of two old rebates', 'UPDATE rebate_data.accrual x SET earned = 
 CALL try('an entry comes back', 'INSERT INTO rebate_data.entry_archive SELECT account_id, e.accrual_id, NULL, e.source_id, e.rule_id, e.order_key, e.kind, c.seq, e.posted_at, e.xid, e."check", e.debit, e.credit, e.epoch, e.effective_date, e.book_date, e.amount, e.event_at, e.posting_id, e.tracked, e.pending, e.maturing, e.available, e.held FROM rebate_data.entry e JOIN rebate_data.carried c USING (account_id) ORDER BY account_id LIMIT 1');
 SELECT * FROM rebate.audit();
 
--- what is damaged is not dropped
+-- what is damaged is not dropped; it is folded before, or the fold would have the damage
+CALL rebate.fold();
 \set VERBOSITY sqlstate
 SET session_replication_role = replica;
 UPDATE rebate_data.entry_archive SET amount = amount + 1;

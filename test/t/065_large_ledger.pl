@@ -134,7 +134,8 @@ for (['one after the other', 'SELECT'],
     for my $part (0, 1, 2)
     {
         ($found, $pass, $doubt) = audit("$move; UPDATE rebate_data.accrual SET generation = generation - 1 WHERE order_key = '15300' AND part = $part");
-        is("$found, $doubt", 'ledger: facts of an order disagree, 1', "... those of part $part");
+        # of another moment the rules may be others, so the rebate may differ, too
+        like("$found, $doubt", qr/^ledger: facts of an order disagree(, source: rebate differs from its target)?, 1$/, "... those of part $part");
         ($found, $pass, $doubt) = audit("$move; UPDATE rebate_data.accrual SET first_seen = first_seen - interval '1 s' WHERE order_key = '15300' AND part = $part");
         is("$found, $doubt", 'ledger: facts of an order disagree, 1', "... when part $part was first seen");
     }
