@@ -111,7 +111,8 @@ sum_entries(const FoldKind *kind, FoldMark from, FoldMark upto, uint64 *n)
 						  from.epoch == upto.epoch ?
 	/* the usual case, for which there is an index */
 						  "e.epoch = $1 AND e.xid >= $2 AND e.xid < $4" :
-						  "(e.epoch, e.xid) >= ($1, $2) AND (e.epoch, e.xid) < ($3, $4)"),
+	/* the planner takes a comparison of rows for a rare case, and would look each account up */
+						  "(e.epoch > $1 AND e.epoch < $3 OR e.epoch = $1 AND e.xid >= $2 OR e.epoch = $3 AND e.xid < $4)"),
 				 &params, SPI_OK_SELECT);
 	return SPI_tuptable;
 }
