@@ -283,7 +283,8 @@ BEGIN
 	FOR s IN SELECT * FROM model.source LOOP
 		INSERT INTO model.seen
 			SELECT d.source, d.okey, l.generation, model.generation(), d.first_seen, l.at, clock_timestamp(),
-				   s.replaces IS NOT NULL AND EXISTS (SELECT FROM model.link_of(s.source) k WHERE k.okey = d.okey)
+				   -- also one that was split from another, and since then deleted and inserted as one that is not: it keeps what it had
+				   s.replaces IS NOT NULL AND (d.first_seen < l.at OR EXISTS (SELECT FROM model.link_of(s.source) k WHERE k.okey = d.okey))
 			  FROM model.decision d, model.last_generation l
 			 WHERE d.source = s.source
 			ON CONFLICT (source, okey) DO NOTHING;
