@@ -558,6 +558,8 @@ BEGIN
 		  FROM model.decision d, model.last_generation l
 		 WHERE NOT EXISTS (SELECT FROM model.seen n WHERE n.source = d.source AND n.okey = d.okey)
 		   AND NOT EXISTS (SELECT FROM model.link k WHERE k.source = d.source AND k.okey = d.okey)
+		   -- was it split from another one before it became one that is not
+		   AND NOT (d.first_seen < l.at AND EXISTS (SELECT FROM model.source s WHERE s.source = d.source AND s.replaces IS NOT NULL))
 		   AND d.generation NOT BETWEEN l.generation AND model.generation();
 
 	-- accruals
