@@ -407,12 +407,6 @@ check_accrual(LedgerPass *pass, const LedgerRow *row)
 		pass->doubt.any = true;
 }
 
-static inline bool
-is_bucket(int32 ledger_account)
-{
-	return ledger_account >= LEDGER_BUCKET(0) && ledger_account < LEDGER_BUCKET(NUM_BUCKETS);
-}
-
 static inline void
 take_from_houses(FoldedSums *folded, const PassAccount *account, const EntryFields *e)
 {
@@ -434,9 +428,9 @@ take_from_folded(LedgerPass *pass, const PassAccount *account, const EntryFields
 		take_from_houses(&pass->folded, account, e);
 	else if (has_checkpoint(pass))
 	{
-		if (is_bucket(e->debit))
+		if (ledger_is_bucket(e->debit))
 			folded_meet(&pass->folded, e->debit, account->currency, -e->amount);
-		if (is_bucket(e->credit))
+		if (ledger_is_bucket(e->credit))
 			folded_meet(&pass->folded, e->credit, account->currency, e->amount);
 	}
 }

@@ -39,8 +39,7 @@ extern const DigestKey kept_digest_key;
 static inline uint64
 digest_weight(const DigestKey *key, int32 ledger_account)
 {
-	return ledger_account >= LEDGER_BUCKET(0) && ledger_account < LEDGER_BUCKET(NUM_BUCKETS) ?
-		key->weights[ledger_account - LEDGER_BUCKET(0)] : 0;
+	return ledger_is_bucket(ledger_account) ? key->weights[ledger_account - LEDGER_BUCKET(0)] : 0;
 }
 
 /* What an entry moved, in amounts times weights */

@@ -401,7 +401,7 @@ put_date(StringInfo buf, DateADT date)
 static void
 put_bucket(StringInfo buf, int32 ledger_account)
 {
-	if (ledger_account >= LEDGER_BUCKET(0) && ledger_account <= LEDGER_BUCKET(NUM_BUCKETS - 1))
+	if (ledger_is_bucket(ledger_account))
 	{
 		appendStringInfoChar(buf, '"');
 		appendStringInfoString(buf, bucket_names[ledger_account - LEDGER_BUCKET(0)]);

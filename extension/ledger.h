@@ -125,6 +125,13 @@ ledger_abs(int64 earned)
 	return earned < 0 ? -earned : earned;
 }
 
+/* Is a ledger account one of members' buckets? */
+static inline bool
+ledger_is_bucket(int32 ledger_account)
+{
+	return ledger_account >= LEDGER_BUCKET(0) && ledger_account < LEDGER_BUCKET(NUM_BUCKETS);
+}
+
 /*
  * Bring balances by bucket through an entry.  Damaged amounts may overflow: wrap,
  * whoever compares will see it.
@@ -132,10 +139,10 @@ ledger_abs(int64 earned)
 static inline void
 ledger_move(int64 *balance, const EntryFields *e)
 {
-	if (e->debit >= LEDGER_BUCKET(0) && e->debit < LEDGER_BUCKET(NUM_BUCKETS))
+	if (ledger_is_bucket(e->debit))
 		balance[e->debit - LEDGER_BUCKET(0)] =
 			(int64) ((uint64) balance[e->debit - LEDGER_BUCKET(0)] - (uint64) e->amount);
-	if (e->credit >= LEDGER_BUCKET(0) && e->credit < LEDGER_BUCKET(NUM_BUCKETS))
+	if (ledger_is_bucket(e->credit))
 		balance[e->credit - LEDGER_BUCKET(0)] =
 			(int64) ((uint64) balance[e->credit - LEDGER_BUCKET(0)] + (uint64) e->amount);
 }

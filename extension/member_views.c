@@ -381,7 +381,7 @@ rebate_get_my_rebates(PG_FUNCTION_ARGS)
 static Datum
 bucket_of(int32 ledger_account)
 {
-	if (ledger_account < LEDGER_BUCKET(0) || ledger_account > LEDGER_BUCKET(NUM_BUCKETS - 1))
+	if (!ledger_is_bucket(ledger_account))
 		return (Datum) 0;
 	return bucket_texts[ledger_account - LEDGER_BUCKET(0)];
 }
