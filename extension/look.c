@@ -80,7 +80,7 @@ announce_found(SPITupleTable *found, uint64 n)
 		pg_uuid_t	handle;
 
 		looked_upto = DatumGetInt64(SPI_getbinval(tuple, found->tupdesc, 1, &isnull));
-		if (!round_knows(looked_upto, last) && account_handle(looked_upto, &handle))
+		if (!round_knows(looked_upto, first, last) && account_handle(looked_upto, &handle))
 			round_add(looked_upto, &handle, first, last);
 	}
 	SPI_freetuptable(found);
@@ -139,7 +139,7 @@ look_at_each(Oid *argtypes, Datum *values)
 			int64		account_id = DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull));
 			int64		seq = DatumGetInt64(SPI_getbinval(tuple, desc, 2, &isnull));
 
-			if (round_knows(account_id, seq))
+			if (round_knows(account_id, seq, seq))
 				continue;
 			few = n < MAX_UNKNOWN;
 			if (few)

@@ -1,7 +1,7 @@
 /*
  * round.c
- *	  What the publisher announces with its next notification, and the last entry
- *	  of each account that was announced before.
+ *	  What the publisher announces with its next notification, and which entries
+ *	  of each account were announced before.
  */
 #include "rebate.h"
 
@@ -11,17 +11,19 @@
 #include "delivery.h"
 #include "round.h"
 
-/* Accounts whose last announced entry is remembered; then all are forgotten */
+/* Accounts whose announced entries are remembered; then all are forgotten */
 #define MAX_ANNOUNCED		200000
 
-/* The last announced entry of an account */
+/* The entries of an account that were announced, or are in this round */
 typedef struct Announced
 {
 	int64		account_id;
 	uint32		hash;
 	char		status;
-	int64		last;			/* announced up to here */
+	int64		from;			/* what came before this one is not known */
+	int64		last;
 	int64		first;			/* of this round; 0: not in it */
+	int64		news;			/* so many entries of this round are new */
 	pg_uuid_t	handle;
 } Announced;
 
@@ -59,13 +61,18 @@ round_accounts(void)
 }
 
 bool
-round_knows(int64 account_id, int64 last)
+round_knows(int64 account_id, int64 first, int64 last)
 {
 	Announced  *a = announced_lookup(announced, account_id);
 
-	return a != NULL && a->last >= last;
+	return a != NULL && a->from <= first && a->last >= last;
 }
 
+/*
+ * A transaction is visible before it leaves its hint, so the hint of a later one
+ * may come first.  Sequences are dense in commit order: then both are announced,
+ * unless the account was not known, and the earlier entries follow.
+ */
 void
 round_add(int64 account_id, const pg_uuid_t *handle, int64 first, int64 last)
 {
@@ -75,19 +82,29 @@ round_add(int64 account_id, const pg_uuid_t *handle, int64 first, int64 last)
 	a = announced_insert(announced, account_id, &found);
 	if (!found)
 	{
+		a->from = first;
 		a->last = first - 1;
 		a->first = 0;
 	}
-	if (last <= a->last)
+	if (first >= a->from && last <= a->last)
 		return;
 	if (a->first == 0)
 	{
-		/* a later commit may have come first, then this one is announced with it */
 		a->first = a->last + 1;
+		a->news = 0;
 		accounts[naccounts++] = account_id;
 	}
 	a->handle = *handle;
-	a->last = last;
+	if (first < a->from)
+	{
+		a->news += a->from - first;
+		a->first = a->from = first;
+	}
+	if (last > a->last)
+	{
+		a->news += last - a->last;
+		a->last = last;
+	}
 }
 
 int64
@@ -107,7 +124,7 @@ round_send(Store *store)
 		members[i].handle = a->handle;
 		members[i].first = a->first;
 		members[i].last = a->last;
-		published += a->last - a->first + 1;
+		published += a->news;
 	}
 	if (naccounts > MAX_NAMED_ACCOUNTS)
 		shared_notify_many();

@@ -18,8 +18,8 @@ extern void round_init(MemoryContext memory);
 /* Entries first to last of an account are to be announced, if they are news. */
 extern void round_add(int64 account_id, const pg_uuid_t *handle, int64 first, int64 last);
 
-/* Whether an account's entries up to this one are announced, or in the round */
-extern bool round_knows(int64 account_id, int64 last);
+/* Whether entries first to last of an account are announced, or in the round */
+extern bool round_knows(int64 account_id, int64 first, int64 last);
 
 extern int	round_accounts(void);
 
