@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # CPU of a single order where there is much: 1,000 partitions against 12, 10,000,000 members against 100,000, 100,000
-# rules against 1,000.
+# rules against 1,000. The shop without rebates shows what so many members cost by themselves.
 # server: max_locks_per_transaction = 4096
 
 partitions=${BENCH_PARTITIONS:-1000}
@@ -13,22 +13,23 @@ part() { case " $parts " in *" $1 "*) return 0 ;; esac; return 1; }
 # Each part makes its own servers, since all of them together are large.
 bench_setup() { :; }
 
-# Of which shop: members_N and rules_N are named after what they have; the rest is as everywhere.
+# Of which shop: members_N, plain_N and rules_N are named after what they have; the rest is as everywhere.
 load() {
 	case $1 in
-	members_*) members=${1#members_} load_start "$1" 1 order.pgbench -D merchants=1000 ;;
+	members_* | plain_*) members=${1#*_} load_start "$1" 1 order.pgbench -D merchants=1000 ;;
 	rules_*) load_start "$1" 1 order.pgbench -D merchants="${1#rules_}" ;;
 	*) load_start "$1" 1 order.pgbench -D merchants=1000 ;;
 	esac
 }
 bench_load() { load "$1"; }
 
-compare() {                             # METRIC LARGE SMALL
+compare() {                             # METRIC LARGE SMALL [PLAIN_LARGE PLAIN_SMALL]
 	note_server "$2"
 	samples_new
-	turns "$rounds" load pinned "$3" "$2"
-	note_orders "1 client" "$3" "$2"
+	turns "$rounds" load pinned "$3" "$2" "${@:4}"
+	note_orders "1 client" "$3" "$2" "${@:4}"
 	metric_vs "$1" "$2" "$3" cpu
+	if [ $# -gt 3 ]; then note_vs "$4" "$5" cpu; fi
 	bench_check "$2"
 	bench_check "$3"
 	bench_servers_end
@@ -51,9 +52,13 @@ bench_measure() {
 		compare partitions_ratio "partitions_$partitions" partitions_12
 	fi
 	if part members; then
-		bench_shop "members_$members" 1000 rebate
-		members=$many_members bench_shop "members_$many_members" 1000 rebate
-		compare members_ratio "members_$many_members" "members_$members"
+		local kind variant
+		for kind in rebate plain; do
+			variant=${kind/rebate/members}
+			bench_shop "${variant}_$members" 1000 "$kind"
+			members=$many_members bench_shop "${variant}_$many_members" 1000 "$kind"
+		done
+		compare members_ratio "members_$many_members" "members_$members" "plain_$many_members" "plain_$members"
 	fi
 	if part rules; then
 		bench_shop rules_1000 1000 rebate
