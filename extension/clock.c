@@ -183,6 +183,14 @@ find_job(const char *name, int right)
 	return NULL;				/* keep compiler quiet */
 }
 
+/* Does the caller go on with the run? */
+static bool
+is_run_of(const ClockRun *run, const ClockJob *job, TimestampTz upto, const char *note)
+{
+	return run->job == job && run->upto == upto &&
+		(run->note == NULL ? note == NULL : note != NULL && strcmp(run->note, note) == 0);
+}
+
 /*
  * One step of a run; false when it is over.  The first tells in rebate.jobs that
  * the run is on, each of the others is a batch.  The transaction is the
@@ -199,7 +207,7 @@ clock_run_step(Store *store, int right, const char *name, TimestampTz upto, cons
 	if (TIMESTAMP_NOT_FINITE(upto))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("upto must be finite")));
+				 errmsg("the moment of rebate.%s() must be finite", job->name)));
 	if (IsTransactionBlock())
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
@@ -207,7 +215,7 @@ clock_run_step(Store *store, int right, const char *name, TimestampTz upto, cons
 				 errdetail("It commits after each batch, so that nobody waits for it.")));
 
 	/* what another procedure left behind is not gone on with */
-	if (current && (current->job != job || current->upto != upto))
+	if (current && !is_run_of(current, job, upto, note))
 		end_run();
 	if (current == NULL && !begin_run(job, upto, note))
 		return false;
@@ -241,12 +249,13 @@ Datum
 rebate_clock_step(PG_FUNCTION_ARGS)
 {
 	Store	   *store = store_get(false);
+	char	   *job = api_text(fcinfo, 0);
 
 	rights_check(store, RIGHT_OPERATOR, "the jobs of rebate");
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+	if (job == NULL || PG_ARGISNULL(1))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("upto must not be null")));
-	PG_RETURN_BOOL(clock_run_step(store, RIGHT_OPERATOR, api_text(fcinfo, 0),
-								  PG_GETARG_TIMESTAMPTZ(1), NULL));
+				 job == NULL ? errmsg("the job must not be null") :
+				 errmsg("the moment of rebate.%s() must not be null", job)));
+	PG_RETURN_BOOL(clock_run_step(store, RIGHT_OPERATOR, job, PG_GETARG_TIMESTAMPTZ(1), NULL));
 }

@@ -132,6 +132,18 @@ refuse_damaged(const EventRow *row)
 			 errhint("rebate.audit() lists what is wrong.")));
 }
 
+/* There are no more entries, and not as many as were archived. */
+static void
+refuse_missing(const DropAccount *account)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_RB_STORE_DAMAGED),
+			 errmsg("entry " INT64_FORMAT " of account " INT64_FORMAT " is missing",
+					account->carried.seq + 1, account->account_id),
+			 errdetail("What is damaged is not dropped."),
+			 errhint("rebate.audit() lists what is wrong.")));
+}
+
 /* Take an account through its next entry, which is to go if it may and is sound. */
 static void
 take_entry(void *arg, const EventRow *row)
@@ -334,12 +346,18 @@ clock_drop_step(Store *store, ClockRun *run)
 	for (int i = 0; i < n; i++)
 	{
 		DropAccount *account = &accounts[i];
+		int64		found;
 
 		account->carried = archive_carried(store, snapshot, account->account_id);
 		account->from = account->carried.seq;
-		(void) event_range(scan, account->account_id, account->from, account->boundary, MAX_ENTRIES,
-						   take_entry, account);
-		more |= !account->stopped && account->carried.seq < account->boundary;
+		found = event_range(scan, account->account_id, account->from, account->boundary,
+							MAX_ENTRIES, take_entry, account);
+		if (!account->stopped && account->carried.seq < account->boundary)
+		{
+			if (found < MAX_ENTRIES)
+				refuse_missing(account);
+			more = true;
+		}
 		if (account->carried.seq > account->from)
 			accounts[ntaken++] = *account;
 	}

@@ -40,6 +40,7 @@ draft_write(Draft *draft, bool *found)
 					 "   AND COALESCE(source_id, 0) = $6 AND base_version = $7"
 					 "   AND author = $8 AND author_id = $9 AND author_claim IS NOT DISTINCT FROM $10"
 					 "   AND author_role = $11", &params, SPI_OK_SELECT) > 0;
+	/* where another draft came after an old snapshot this is the serialization failure that it is */
 	if (!*found)
 		sql_run("INSERT INTO rebate_data.draft (draft_id, kind, name, arguments, condition, base,"
 				"  source_id, base_version, author, author_id, author_claim, author_role, replaces)"
@@ -50,7 +51,7 @@ draft_write(Draft *draft, bool *found)
 				"                ELSE (SELECT v.arguments FROM rebate_data.rule_version v"
 				"                        JOIN rebate_data.rule r ON r.rule_id = v.rule_id"
 				"                       WHERE r.name = $2 AND v.version = $7) END"
-				"  FROM rebate_data.draft RETURNING draft_id", &params, SPI_OK_INSERT_RETURNING);
+				"  FROM rebate_data.draft ON CONFLICT (draft_id) DO NOTHING RETURNING draft_id", &params, SPI_OK_INSERT_RETURNING);
 	draft->draft_id = sql_get_int(0, 1, 0);
 	return draft->draft_id;
 }

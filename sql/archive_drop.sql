@@ -219,7 +219,15 @@ RESET session_replication_role;
 CALL rebate.drop_archived(now() + '1 minute', 'nowhere');
 SET session_replication_role = replica;
 UPDATE rebate_data.entry_archive SET pending = pending - 1;
+-- nor what comes before an entry that is missing: the run ends
+CREATE TABLE missing AS SELECT e.* FROM rebate_data.entry_archive e JOIN rebate_data.boundary b USING (account_id, seq);
+DELETE FROM rebate_data.entry_archive e USING missing m WHERE e.account_id = m.account_id AND e.seq = m.seq;
 RESET session_replication_role;
+CALL rebate.drop_archived(now() + '1 minute', 'nowhere');
+SET session_replication_role = replica;
+INSERT INTO rebate_data.entry_archive TABLE missing;
+RESET session_replication_role;
+DROP TABLE missing;
 SELECT * FROM rebate.audit();
 SELECT count(*) FROM rebate_data.entry_archive;
 CALL rebate.drop_archived(now() + '1 minute', 'nowhere');
@@ -233,6 +241,12 @@ CALL rebate.drop_archived(now(), NULL);
 CALL rebate.drop_archived(now(), E' \t');
 CALL rebate.drop_archived(now());
 SELECT rebate.clock_step('drop_archived', now());
+SELECT rebate.clock_step(NULL, now());
+-- a run that says another place than the one before is another
+SELECT rebate.drop_step('2024-01-01', 'one place');
+SELECT rebate.drop_step('2024-01-01', 'one place');
+CALL rebate.drop_archived('2024-01-01', 'another place');
+SELECT exported_to FROM rebate.dropped_archives WHERE before = '2024-01-01' ORDER BY began_at;
 BEGIN;
 CALL rebate.drop_archived(now(), 'nowhere');
 ROLLBACK;
