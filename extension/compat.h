@@ -26,13 +26,24 @@
 #define numeric_mul_hard(a, b)	numeric_mul_opt_error(a, b, NULL)
 #endif
 
-/* 18: index_beginscan takes an instrumentation argument */
+/* 18: index_beginscan takes an instrumentation argument; 19: flags, as scans of tables do */
+#if PG_VERSION_NUM >= 190000
+#define index_beginscan_compat(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, NULL, nkeys, 0, 0)
+#define table_beginscan_compat(rel, snapshot)	table_beginscan(rel, snapshot, 0, NULL, 0)
+#define table_beginscan_tidrange_compat(rel, snapshot, first, last) \
+	table_beginscan_tidrange(rel, snapshot, first, last, 0)
+#else
+#define table_beginscan_compat(rel, snapshot)	table_beginscan(rel, snapshot, 0, NULL)
+#define table_beginscan_tidrange_compat(rel, snapshot, first, last) \
+	table_beginscan_tidrange(rel, snapshot, first, last)
 #if PG_VERSION_NUM >= 180000
 #define index_beginscan_compat(heap, index, snapshot, nkeys) \
 	index_beginscan(heap, index, snapshot, NULL, nkeys, 0)
 #else
 #define index_beginscan_compat(heap, index, snapshot, nkeys) \
 	index_beginscan(heap, index, snapshot, nkeys, 0)
+#endif
 #endif
 
 /* 16: a relation's files are found by a locator, no longer by a node */
@@ -47,21 +58,31 @@
 #define pg_noreturn		pg_attribute_noreturn()
 #endif
 
+/* 19: a word for the end of a case that goes on with the next */
+#ifndef pg_fallthrough
+#define pg_fallthrough	__attribute__((fallthrough))
+#endif
+
 /* What an update means for the indexes of a table */
 #define UPDATE_NO_INDEX				0
 #define UPDATE_ALL_INDEXES			1
 #define UPDATE_SUMMARIZING_INDEXES	2
 
 /*
- * 16: heap_update tells which indexes need entries; before, the tuple does.
- * A macro, so that this header needs no access method's headers.
+ * 16: heap_update tells which indexes need entries; before, the tuple does.  19:
+ * it has options.  A macro, so that this header needs no access method's headers.
  */
+#if PG_VERSION_NUM >= 190000
+#define UPDATE_OPTIONS	0,
+#else
+#define UPDATE_OPTIONS
+#endif
 #if PG_VERSION_NUM >= 160000
 #define heap_update_compat(rel, tid, tuple, cid, crosscheck, wait, tmfd, lockmode, update) \
 	({ \
 		TU_UpdateIndexes which_; \
-		TM_Result	result_ = heap_update(rel, tid, tuple, cid, crosscheck, wait, tmfd, \
-										  lockmode, &which_); \
+		TM_Result	result_ = heap_update(rel, tid, tuple, cid, UPDATE_OPTIONS crosscheck, wait, \
+										  tmfd, lockmode, &which_); \
 		*(update) = result_ != TM_Ok || which_ == TU_None ? UPDATE_NO_INDEX : \
 			which_ == TU_Summarizing ? UPDATE_SUMMARIZING_INDEXES : UPDATE_ALL_INDEXES; \
 		result_; \
@@ -90,11 +111,24 @@
 #define index_insert_cleanup_compat(index, info) ((void) (info))
 #endif
 
-/* GROUP BY ALL leaves no group clause behind; needs nodes/parsenodes.h */
+/* 19: pruning may need the page of the visibility map; needs storage/bufmgr.h */
 #if PG_VERSION_NUM >= 190000
-#define select_groups_by_all(select)	((select)->groupByAll)
+#define heap_page_prune_opt_compat(rel, buffer) \
+	do { \
+		Buffer		map_ = InvalidBuffer; \
+		heap_page_prune_opt(rel, buffer, &map_, false); \
+		if (BufferIsValid(map_)) \
+			ReleaseBuffer(map_); \
+	} while (0)
 #else
-#define select_groups_by_all(select)	false
+#define heap_page_prune_opt_compat(rel, buffer)	heap_page_prune_opt(rel, buffer)
+#endif
+
+/* 19: a backslash is an ordinary character in all strings that do not begin with E */
+#if PG_VERSION_NUM >= 190000
+#define strings_conform()	true
+#else
+#define strings_conform()	standard_conforming_strings
 #endif
 
 /* 17: a stronger lock can count as well */

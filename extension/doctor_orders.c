@@ -66,7 +66,7 @@ look_at_pages(Store *store, Source *source, Relation rel, Relation accrual, Snap
 	part_reader_begin(&reader, part, RelationGetDescr(rel), table_slot_callbacks(rel));
 	ItemPointerSet(&first, from, FirstOffsetNumber);
 	ItemPointerSet(&last, to, MaxOffsetNumber);
-	scan = table_beginscan_tidrange(rel, snapshot, &first, &last);
+	scan = table_beginscan_tidrange_compat(rel, snapshot, &first, &last);
 	while (table_scan_getnextslot_tidrange(scan, ForwardScanDirection, reader.raw))
 	{
 		MemoryContext caller = MemoryContextSwitchTo(context);

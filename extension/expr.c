@@ -190,7 +190,7 @@ parse_raw(ParseState *pstate, const char *text)
 		if (select->op == SETOP_NONE && select->larg == NULL &&
 			select->distinctClause == NIL && select->intoClause == NULL &&
 			select->fromClause == NIL && select->whereClause == NULL &&
-			select->groupClause == NIL && !select_groups_by_all(select) &&
+			select->groupClause == NIL &&
 			select->havingClause == NULL && select->windowClause == NIL &&
 			select->valuesLists == NIL && select->sortClause == NIL &&
 			select->limitOffset == NULL && select->limitCount == NULL &&

@@ -21,6 +21,7 @@
 #include "utils/builtins.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/tuplestore.h"
 
 #include "api.h"
 #include "archive.h"
@@ -432,7 +433,7 @@ put_accounts(Store *store, Snapshot snapshot, ReturnSetInfo *result, Datum curso
 {
 	Relation	rel = store_open(store, ST_ACCOUNT, AccessShareLock);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+	TableScanDesc scan = table_beginscan_compat(rel, snapshot);
 	MemoryContext row_context = AllocSetContextCreate(CurrentMemoryContext, "rebate row",
 													  ALLOCSET_SMALL_SIZES);
 	int64		n = 0;

@@ -113,7 +113,7 @@ open_relation(SourceScan *scan)
 		{
 			scan->part = source_part_new(scan->source, scan->rel);
 			scan->raw = scan->single ? scan->slot : table_slot_create(scan->rel, NULL);
-			scan->scan = table_beginscan(scan->rel, scan->snapshot, 0, NULL);
+			scan->scan = table_beginscan_compat(scan->rel, scan->snapshot);
 			return true;
 		}
 		table_close(scan->rel, NoLock);

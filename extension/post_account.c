@@ -109,7 +109,7 @@ fetch_account(Posting *p, const PostAccount *account, ItemPointer tid, Buffer bu
 	room = PageGetHeapFreeSpace(BufferGetPage(buffer));
 	LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
 	if (copy && room < 4 * MAXALIGN(copy->t_len))
-		heap_page_prune_opt(rel, buffer);
+		heap_page_prune_opt_compat(rel, buffer);
 	ReleaseBuffer(buffer);
 	return copy;
 }

@@ -130,7 +130,7 @@ fetch_version(Relation rel, ItemPointerData place, Snapshot snapshot)
 	room = PageGetHeapFreeSpace(BufferGetPage(buffer));
 	LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
 	if (copy && room < MAXALIGN(copy->t_len))
-		heap_page_prune_opt(rel, buffer);
+		heap_page_prune_opt_compat(rel, buffer);
 	ReleaseBuffer(buffer);
 	return copy;
 }

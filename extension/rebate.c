@@ -71,7 +71,7 @@ xact_callback(XactEvent event, void *arg)
 			break;
 		case XACT_EVENT_COMMIT:
 			delivery_at_commit();
-			/* FALLTHROUGH */
+			pg_fallthrough;
 		case XACT_EVENT_PREPARE:
 			delivery_at_xact_end();
 			counters_at_xact_end(true);

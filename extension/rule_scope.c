@@ -109,7 +109,7 @@ scope_parse(Jsonb *jb)
 				break;
 			case WJB_VALUE:
 				attribute->given = palloc(sizeof(char *));
-				/* FALLTHROUGH */
+				pg_fallthrough;
 			case WJB_ELEM:
 				attribute->given[attribute->nvalues] = scalar_text(attribute->name, &v);
 				attribute->nvalues++;

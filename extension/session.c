@@ -41,7 +41,7 @@ session_pin(void)
 	int			level = session_pin_names();
 
 	set("search_path", "pg_catalog, pg_temp");
-	if (!standard_conforming_strings)
+	if (!strings_conform())
 		set("standard_conforming_strings", "on");
 	if (Transform_null_equals)
 		set("transform_null_equals", "off");

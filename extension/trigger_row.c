@@ -9,6 +9,7 @@
 #include "rebate.h"
 
 #include "access/htup_details.h"
+#include "access/tupconvert.h"
 #include "access/xact.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"

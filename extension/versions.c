@@ -17,6 +17,7 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
+#include "utils/tuplestore.h"
 
 #include "allow.h"
 #include "api.h"

@@ -126,7 +126,7 @@ SELECT pg_temp.place(s, v) FROM (VALUES
     ('TimeZone', 'Asia/Kathmandu'), ('TimeZone', '<-12>+12'), ('extra_float_digits', '-15'), ('bytea_output', 'escape'),
     ('timezone_abbreviations', 'Australia'), ('search_path', 'hostile, pg_temp, pg_catalog'), ('search_path', ''), ('array_nulls', 'off'),
     ('transform_null_equals', 'on'), ('quote_all_identifiers', 'on'), ('backslash_quote', 'off'), ('xmloption', 'document'),
-    ('standard_conforming_strings', 'on'), ('escape_string_warning', 'off'), ('default_text_search_config', 'pg_catalog.english'),
+    ('standard_conforming_strings', 'on'), ('synchronize_seqscans', 'off'), ('default_text_search_config', 'pg_catalog.english'),
     ('row_security', 'off'), ('check_function_bodies', 'off'), ('lc_monetary', 'C'), ('lc_numeric', 'C'), ('lc_time', 'C'),
     ('enable_indexscan', 'off'), ('enable_seqscan', 'off'), ('plan_cache_mode', 'force_generic_plan'), ('default_transaction_read_only', 'on'),
     ('synchronous_commit', 'off'), ('client_min_messages', 'error'), ('jit', 'on'), ('constraint_exclusion', 'on'), ('default_tablespace', 'pg_global'),

@@ -39,9 +39,12 @@ DROP TABLE hostile.mallorys;
 --
 -- settings of whoever makes the store, attaches, and changes names
 --
+SELECT current_setting('server_version_num')::integer < 190000 AS strings_may_differ \gset
+\if :strings_may_differ
 SET standard_conforming_strings = off;
-SET backslash_quote = off;
 SET escape_string_warning = off;
+\endif
+SET backslash_quote = off;
 SET transform_null_equals = on;
 SET quote_all_identifiers = on;
 SET array_nulls = off;
