@@ -29,6 +29,9 @@ PG_FUNCTION_INFO_V1(rebate_clock_step);
 /* The class of our advisory locks; those of users are 1 and 2.  View rebate.jobs has it, too. */
 #define LOCK_CLASS_JOB	0x5203
 
+/* Another one, of those that change what is archived */
+#define LOCK_CLASS_ARCHIVE	0x5206
+
 /* Between two writes of the progress, in milliseconds */
 #define PROGRESS_INTERVAL	1000
 
@@ -41,14 +44,14 @@ PG_FUNCTION_INFO_V1(rebate_clock_step);
 #define BATCH_PAUSE	1
 
 static const ClockJob jobs[] = {
-	{"mature", RIGHT_OPERATOR, clock_mature_step},
-	{"age", RIGHT_OPERATOR, clock_age_step},
-	{"retry_failures", RIGHT_OPERATOR, clock_retry_step},
-	{"run_audit", RIGHT_OPERATOR, clock_audit_step},
-	{"prune", RIGHT_OPERATOR, clock_prune_step},
-	{"fold", RIGHT_OPERATOR, clock_fold_step},
-	{"archive", RIGHT_OPERATOR, clock_archive_step},
-	{"drop_archived", RIGHT_ADMIN, clock_drop_step},
+	{"mature", RIGHT_OPERATOR, false, clock_mature_step},
+	{"age", RIGHT_OPERATOR, false, clock_age_step},
+	{"retry_failures", RIGHT_OPERATOR, false, clock_retry_step},
+	{"run_audit", RIGHT_OPERATOR, false, clock_audit_step},
+	{"prune", RIGHT_OPERATOR, false, clock_prune_step},
+	{"fold", RIGHT_OPERATOR, false, clock_fold_step},
+	{"archive", RIGHT_OPERATOR, true, clock_archive_step},
+	{"drop_archived", RIGHT_ADMIN, true, clock_drop_step},
 };
 
 static ClockRun *current = NULL;
@@ -71,18 +74,45 @@ set_lock_tag(LOCKTAG *tag, const ClockJob *job)
 	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, 0, lock_key(job), LOCK_CLASS_JOB);
 }
 
+/* Take the locks of a run; false if another one has them. */
+static bool
+lock_job(const ClockJob *job)
+{
+	LOCKTAG		tag;
+	LOCKTAG		archive;
+
+	set_lock_tag(&tag, job);
+	if (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
+	SET_LOCKTAG_ADVISORY(archive, MyDatabaseId, 0, 0, LOCK_CLASS_ARCHIVE);
+	if (!job->archive || LockAcquire(&archive, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL)
+		return true;
+	(void) LockRelease(&tag, ExclusiveLock, true);
+	return false;
+}
+
+static void
+unlock_job(const ClockJob *job)
+{
+	LOCKTAG		tag;
+
+	set_lock_tag(&tag, job);
+	(void) LockRelease(&tag, ExclusiveLock, true);
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, 0, LOCK_CLASS_ARCHIVE);
+	if (job->archive)
+		(void) LockRelease(&tag, ExclusiveLock, true);
+}
+
 /* The run is over, however it ended. */
 static void
 end_run(void)
 {
 	ClockRun   *run = current;
-	LOCKTAG		tag;
 
 	if (run == NULL)
 		return;
 	current = NULL;
-	set_lock_tag(&tag, run->job);
-	(void) LockRelease(&tag, ExclusiveLock, true);
+	unlock_job(run->job);
 	MemoryContextDelete(run->context);
 }
 
@@ -97,16 +127,15 @@ clock_at_abort(void)
  * transactions of the run.
  */
 static bool
-begin_run(const ClockJob *job, TimestampTz upto, const char *note)
+begin_run(const ClockJob *job, TimestampTz upto, const char *note, int64 expected)
 {
 	MemoryContext context;
-	LOCKTAG		tag;
 
-	set_lock_tag(&tag, job);
-	if (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
+	if (!lock_job(job))
 	{
 		ereport(NOTICE,
-				(errmsg("another run of rebate.%s() is on", job->name),
+				(job->archive ? errmsg("a run of rebate.archive() or rebate.drop_archived() is on") :
+				 errmsg("another run of rebate.%s() is on", job->name),
 				 errdetail("This one does nothing."),
 				 errhint("See rebate.jobs.")));
 		return false;
@@ -117,6 +146,7 @@ begin_run(const ClockJob *job, TimestampTz upto, const char *note)
 	current->job = job;
 	current->upto = upto;
 	current->note = note ? MemoryContextStrdup(context, note) : NULL;
+	current->expected = expected;
 	return true;
 }
 
@@ -185,9 +215,10 @@ find_job(const char *name, int right)
 
 /* Does the caller go on with the run? */
 static bool
-is_run_of(const ClockRun *run, const ClockJob *job, TimestampTz upto, const char *note)
+is_run_of(const ClockRun *run, const ClockJob *job, TimestampTz upto, const char *note,
+		  int64 expected)
 {
-	return run->job == job && run->upto == upto &&
+	return run->job == job && run->upto == upto && run->expected == expected &&
 		(run->note == NULL ? note == NULL : note != NULL && strcmp(run->note, note) == 0);
 }
 
@@ -197,7 +228,8 @@ is_run_of(const ClockRun *run, const ClockJob *job, TimestampTz upto, const char
  * procedure's, which commits it.  The caller has been checked.
  */
 bool
-clock_run_step(Store *store, int right, const char *name, TimestampTz upto, const char *note)
+clock_run_step(Store *store, int right, const char *name, TimestampTz upto, const char *note,
+			   int64 expected)
 {
 	const ClockJob *job = find_job(name, right);
 	TimestampTz now = GetCurrentTimestamp();
@@ -215,9 +247,9 @@ clock_run_step(Store *store, int right, const char *name, TimestampTz upto, cons
 				 errdetail("It commits after each batch, so that nobody waits for it.")));
 
 	/* what another procedure left behind is not gone on with */
-	if (current && !is_run_of(current, job, upto, note))
+	if (current && !is_run_of(current, job, upto, note, expected))
 		end_run();
-	if (current == NULL && !begin_run(job, upto, note))
+	if (current == NULL && !begin_run(job, upto, note, expected))
 		return false;
 
 	/* what a crash takes back is done again, so no flush is waited for under locks */
@@ -257,5 +289,6 @@ rebate_clock_step(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 job == NULL ? errmsg("the job must not be null") :
 				 errmsg("the moment of rebate.%s() must not be null", job)));
-	PG_RETURN_BOOL(clock_run_step(store, RIGHT_OPERATOR, job, PG_GETARG_TIMESTAMPTZ(1), NULL));
+	PG_RETURN_BOOL(clock_run_step(store, RIGHT_OPERATOR, job, PG_GETARG_TIMESTAMPTZ(1), NULL,
+								  -1));
 }

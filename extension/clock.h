@@ -15,6 +15,7 @@ typedef struct ClockRun
 	MemoryContext context;
 	TimestampTz upto;
 	const char *note;			/* what the caller says to it; NULL: nothing */
+	int64		expected;			/* entries, as he says; negative: he does not */
 	TimestampTz progress_at;
 	int64		batches;
 	int64		done;
@@ -26,6 +27,7 @@ typedef struct ClockJob
 {
 	const char *name;
 	int			right;			/* that its caller must have */
+	bool		archive;		/* changes what is archived: one of these at a time */
 	/* one batch, in a transaction of its own; false: that was the last */
 	bool		(*step) (Store *store, ClockRun *run);
 } ClockJob;
@@ -53,7 +55,7 @@ extern bool clock_drop_step(Store *store, ClockRun *run);
 
 /* One step of a run of the job of this name that takes this right; false: it is over */
 extern bool clock_run_step(Store *store, int right, const char *name, TimestampTz upto,
-						   const char *note);
+						   const char *note, int64 expected);
 
 /* An abort ends a run */
 extern void clock_at_abort(void);

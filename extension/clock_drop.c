@@ -70,6 +70,37 @@ typedef struct DropAccount
 	List	  **houses;
 } DropAccount;
 
+/*
+ * Are the entries that may go as many as were exported?  The last entry of an
+ * account is archived once another follows it, whenever that is: so others than the
+ * exported ones may have come from before the moment.  What earlier runs for the
+ * same export have removed counts, too.  No entry is archived as long as we run.
+ */
+static void
+check_exported(Store *store, const ClockRun *run)
+{
+	StoreSpi	scope;
+	SqlParams	params = {0};
+	int64		there;
+	bool		isnull;
+
+	sql_param(&params, TIMESTAMPTZOID, TimestampTzGetDatum(run->upto), false);
+	sql_text(&params, run->note);
+	store_spi_begin(store, &scope);
+	sql_run("SELECT (SELECT count(*) FROM rebate_data.entry_archive WHERE posted_at < $1)"
+			"     + coalesce(sum(entries), 0)::bigint FROM rebate_data.dropped"
+			" WHERE before = $1 AND exported_to = $2", &params, SPI_OK_SELECT);
+	there = DatumGetInt64(sql_get(0, 1, &isnull));
+	store_spi_end(&scope);
+	if (there != run->expected)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("not the entries that were exported are archived"),
+				 errdetail(INT64_FORMAT " entries were exported, and " INT64_FORMAT " posted before that moment are or were archived.",
+						   run->expected, there),
+				 errhint("Some may have been archived since: export again, and count those that do not stay.")));
+}
+
 static void
 begin_drop(Store *store, ClockRun *run)
 {
@@ -79,6 +110,8 @@ begin_drop(Store *store, ClockRun *run)
 	bool		isnull;
 
 	store_require(store, 2, "rebate.drop_archived()");
+	if (run->expected >= 0)
+		check_exported(store, run);
 	/* what was folded needs the entries no more */
 	(void) clock_fold_step(store, run);
 	drop = run->state = MemoryContextAllocZero(run->context, sizeof(Drop));
@@ -378,7 +411,7 @@ clock_drop_step(Store *store, ClockRun *run)
 }
 
 /*
- * rebate.drop_step(before, exported_to): one batch, for rebate.drop_archived().
+ * rebate.drop_step(before, exported_to, entries): one batch, for rebate.drop_archived().
  * What is dropped is lost, so it takes an administrator, who says where it is.
  */
 Datum
@@ -398,6 +431,10 @@ rebate_drop_step(PG_FUNCTION_ARGS)
 				 errmsg("exported_to must say where the entries were exported to"),
 				 errdetail("They are gone afterwards; what is written here is kept in rebate.dropped_archives."),
 				 errhint("COPY (SELECT * FROM rebate.archived_entries WHERE posted_at < ...) TO ...")));
+	if (!PG_ARGISNULL(2) && PG_GETARG_INT64(2) < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("entries must not be negative")));
 	PG_RETURN_BOOL(clock_run_step(store, RIGHT_ADMIN, "drop_archived", PG_GETARG_TIMESTAMPTZ(0),
-								  exported_to));
+								  exported_to, PG_ARGISNULL(2) ? -1 : PG_GETARG_INT64(2)));
 }

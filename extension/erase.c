@@ -10,32 +10,27 @@
  */
 #include "rebate.h"
 
-#include "access/table.h"
-#include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/heap.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "funcapi.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
-#include "utils/lsyscache.h"
-#include "utils/memutils.h"
-#include "utils/snapmgr.h"
 
 #include "api.h"
 #include "collect.h"
+#include "erase_failed.h"
 #include "former.h"
 #include "guard.h"
 #include "order.h"
 #include "person.h"
 #include "post_member.h"
 #include "read.h"
-#include "reconcile.h"
 #include "rights.h"
-#include "rules.h"
 
 PG_FUNCTION_INFO_V1(rebate_replace_member);
 PG_FUNCTION_INFO_V1(rebate_request_erasure);
@@ -334,6 +329,17 @@ make_pseudonym(void)
 	"('(?<![[:alnum:]])' || regexp_replace($1 COLLATE \"C\", '([^[:alnum:]])', '\\\\\\1', 'g')" \
 	" || '(?![[:alnum:]])') COLLATE \"C\""
 
+/* How much of the key a text ends with, in characters, if it was clipped and may have lost the rest */
+#define CLIPPED_KEY(text) \
+	"CASE WHEN octet_length(" text ") > " CppAsString2(MAX_MESSAGE_LENGTH) " - " CppAsString2(MAX_MULTIBYTE_CHAR_LEN) \
+	" THEN (SELECT coalesce(max(n), 0) FROM generate_series(1, length($1) - 1) n" \
+	"        WHERE right(" text ", n) = left($1, n) COLLATE \"C\"" \
+	"          AND left(right(" text ", n + 1), 1) !~ '[[:alnum:]]' COLLATE \"C\") ELSE 0 END"
+
+/* The text without that */
+#define WITHOUT_CLIPPED_KEY(text) \
+	"CASE WHEN " CLIPPED_KEY(text) " > 0 THEN left(" text ", - (" CLIPPED_KEY(text) ")) || '(erased)' ELSE " text " END"
+
 /*
  * Everything else that names him, or quotes a row of his: $1 is his key, $2 the
  * pseudonym.
@@ -344,6 +350,8 @@ static const char *const erase_texts[] = {
 	"UPDATE rebate_data.failure SET message = regexp_replace(message, " KEY_PATTERN ", '(erased)', 'g'),"
 	"  detail = regexp_replace(detail, " KEY_PATTERN ", '(erased)', 'g')"
 	" WHERE message ~ " KEY_PATTERN " OR detail ~ " KEY_PATTERN,
+	"UPDATE rebate_data.failure SET message = " WITHOUT_CLIPPED_KEY("message") ", detail = " WITHOUT_CLIPPED_KEY("detail")
+	" WHERE " CLIPPED_KEY("message") " > 0 OR " CLIPPED_KEY("detail") " > 0",
 	"UPDATE rebate_data.freeze f SET reason = 'erased ' || n.n"
 	"  FROM (SELECT o.source_id, o.order_key, o.frozen_at, o.reason, row_number() OVER"
 	"          (PARTITION BY o.source_id, o.order_key, o.frozen_at ORDER BY o.reason) AS n"
@@ -409,103 +417,6 @@ erase_traces(Store *store, const char *member, const char *pseudonym)
 	erase_statistics(store, member);
 }
 
-/* Reading the member of an order that was set aside */
-typedef struct FailedOrder
-{
-	Store	   *store;
-	Source	   *source;
-	TupleTableSlot *slot;
-	OrderImage	image;
-} FailedOrder;
-
-static void
-read_failed(void *arg)
-{
-	FailedOrder *order = arg;
-
-	expr_reset();
-	image_read(order->store, order->source, order->slot, NULL, &order->image);
-}
-
-/* Those of the keys whose rows are of erased members */
-static List *
-erased_of(Store *store, Source *source, List *keys)
-{
-	FailedOrder order = {.store = store,.source = source};
-	Relation	rel = table_open(source->relid, AccessShareLock);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	List	   *result = NIL;
-	ListCell   *lc;
-
-	order.slot = table_slot_create(rel, NULL);
-	foreach(lc, keys)
-	{
-		CHECK_FOR_INTERRUPTS();
-		if (!facts_fetch_row(source, rel, lfirst(lc), snapshot, order.slot))
-			continue;
-		order.image.erased = false;
-		if (run_guarded(store, read_failed, &order) == NULL && order.image.erased)
-			result = lappend(result, lfirst(lc));
-	}
-	ExecDropSingleTupleTableSlot(order.slot);
-	UnregisterSnapshot(snapshot);
-	table_close(rel, NoLock);
-	return result;
-}
-
-/*
- * Orders of his that were set aside are decided again: now they are an erased
- * member's, and what was written down of their errors goes.  There are few, so
- * that all are looked at.
- */
-static void
-decide_failures(Store *store)
-{
-	MemoryContext context = CurrentMemoryContext;
-	Reconciled	result = {0};
-	StoreSpi	scope;
-	uint64		n;
-	Oid		   *relids;
-	char	  **keys;
-
-	store_spi_begin(store, &scope);
-	n = sql_run("SELECT s.relation::oid, f.order_key FROM rebate_data.failure f"
-				"  JOIN rebate_data.source s ON s.source_id = f.source_id AND s.detached_at IS NULL"
-				" ORDER BY s.source_id, f.order_key", NULL, SPI_OK_SELECT);
-	relids = MemoryContextAllocHuge(context, sizeof(Oid) * Max(n, 1));
-	keys = MemoryContextAllocHuge(context, sizeof(char *) * Max(n, 1));
-	for (uint64 i = 0; i < n; i++)
-	{
-		bool		isnull;
-
-		relids[i] = DatumGetObjectId(sql_get(i, 1, &isnull));
-		keys[i] = sql_get_text(i, 2, context);
-	}
-	store_spi_end(&scope);
-
-	(void) rules_generation(store);
-	for (uint64 i = 0; i < n;)
-	{
-		Oid			relid = relids[i];
-		Source	   *source = OidIsValid(get_rel_namespace(relid)) ? source_get(store, relid) : NULL;
-		List	   *batch = NIL;
-
-		for (; i < n && relids[i] == relid; i++)
-			batch = lappend(batch, keys[i]);
-		if (source == NULL || source->broken || source->key_broken)
-			continue;
-		batch = erased_of(store, source, batch);
-		if (batch != NIL)
-			reconcile_keys(store, source, batch, true, &result);
-	}
-	if (result.nbusy > 0)
-		ereport(NOTICE,
-				(errmsg_plural(INT64_FORMAT " order that was set aside is being changed by others",
-							   INT64_FORMAT " orders that were set aside are being changed by others",
-							   result.nbusy, result.nbusy),
-				 errhint("Call rebate.erase_member() again afterwards.")));
-}
-
 /* Who writes a balance off is the second of two persons, so being the owner does not suffice. */
 static Store *
 begin_erasure(bool write_off)
@@ -534,10 +445,12 @@ rebate_erase_member(PG_FUNCTION_ARGS)
 		.erase = true,
 		.write_off = write_off
 	};
+	FailedOrders *failed;
 	char	   *now;
 	bool		again;
 
 	require_new_snapshots("rebate.erase_member");
+	failed = failed_look(store, change.member);
 	former_lock_change(store, (const char *const *) &change.member, 1);
 	again = former_find_now(store, change.member, &now) == FORMER_ERASED;
 	if (!again)
@@ -564,7 +477,7 @@ rebate_erase_member(PG_FUNCTION_ARGS)
 	(void) run_about(store, "DELETE FROM rebate_data.erasure_request WHERE member = $1 COLLATE \"C\"",
 					 change.member, NULL, SPI_OK_DELETE);
 	erase_traces(store, change.member, change.now);
-	decide_failures(store);
+	failed_decide(failed);
 	if (change.naccounts == 0)
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text(change.now));

@@ -16,9 +16,6 @@
 #include "expr.h"
 #include "guard.h"
 
-/* Longest message of a row that is kept, in bytes */
-#define MAX_MESSAGE_LENGTH	500
-
 static bool rolling_back = false;
 
 bool

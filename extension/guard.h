@@ -8,6 +8,9 @@
 #include "rebate.h"
 #include "store.h"
 
+/* Longest message of a row that is kept, in bytes; the last character may not fit in */
+#define MAX_MESSAGE_LENGTH	500
+
 /*
  * Run fn(arg), which evaluates expressions, as the store's owner in a
  * subtransaction.  Returns NULL, or the error of a row, copied into the current

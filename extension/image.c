@@ -218,6 +218,17 @@ read_member(Source *source, TupleTableSlot *slot, bool *isnull)
 	return member && strlen(member) > MAX_KEY_LENGTH ? NULL : member;
 }
 
+/* Whether a row is of this member, under whatever key of his, or of one who is erased */
+bool
+image_is_of(Store *store, Source *source, TupleTableSlot *slot, const char *member)
+{
+	bool		isnull;
+	char	   *key = read_member(source, slot, &isnull);
+	char	   *now = key;
+
+	return key && (former_find_now(store, key, &now) == FORMER_ERASED || strcmp(now, member) == 0);
+}
+
 /*
  * The same as image_read_row(), for an order that is to be decided.  A member's
  * key that was replaced is the one that took its place.  Of an erased member's

@@ -117,6 +117,7 @@ extern void image_read(Store *store, Source *source, TupleTableSlot *slot, const
 					   OrderImage *image);
 extern void image_read_row(Store *store, Source *source, TupleTableSlot *slot, const char *key,
 						   OrderImage *image);
+extern bool image_is_of(Store *store, Source *source, TupleTableSlot *slot, const char *member);
 extern bool image_is_old(Source *source, TupleTableSlot *slot);
 extern char *image_key(Source *source, TupleTableSlot *slot);
 

@@ -173,6 +173,25 @@ CALL rebate.archive(now() + interval '1 minute');
 CALL rebate.drop_archived(now() + '1 minute', 'thrown away');
 SELECT batches > 4 AS batches FROM rebate.jobs WHERE job = 'drop_archived';
 SELECT * FROM rebate.audit();
+-- what was not exported is not dropped: the last entry of a member stays out of the archive until another follows it
+INSERT INTO orders (id, customer, total) VALUES (1900, 'quiet', 10);
+UPDATE orders SET status = 'done' WHERE id = 1900;
+SELECT now() + '1 minute' AS before \gset
+CALL rebate.archive(:'before');
+SELECT count(*) FILTER (WHERE NOT stays) AS exported FROM rebate.archived_entries WHERE posted_at < :'before' \gset
+INSERT INTO orders (id, customer, total) VALUES (1901, 'quiet', 10);
+CALL rebate.archive(:'before');
+\set VERBOSITY terse
+CALL rebate.drop_archived(:'before', 'counted', :exported);
+\set VERBOSITY default
+SELECT count(*) FROM rebate.dropped_archives WHERE exported_to = 'counted';
+SELECT count(*) FILTER (WHERE NOT stays) AS exported FROM rebate.archived_entries WHERE posted_at < :'before' \gset
+CALL rebate.drop_archived(:'before', 'counted', :exported);
+SELECT count(*) FROM rebate_data.entry_archive;
+-- a run that is repeated goes on with the same export
+CALL rebate.drop_archived(:'before', 'counted', :exported);
+SELECT count(*), sum(entries) = :exported AS all_of_them FROM rebate.dropped_archives WHERE exported_to = 'counted';
+SELECT * FROM rebate.audit();
 INSERT INTO orders (id, customer, total) VALUES (2000, 'late', 10), (2001, 'late', 10);
 UPDATE orders SET status = 'done' WHERE id >= 2000;
 CALL rebate.archive(now() + interval '1 minute');
@@ -239,6 +258,7 @@ CALL rebate.drop_archived(NULL, 'nowhere');
 CALL rebate.drop_archived('infinity', 'nowhere');
 CALL rebate.drop_archived(now(), NULL);
 CALL rebate.drop_archived(now(), E' \t');
+CALL rebate.drop_archived(now(), 'nowhere', -1);
 CALL rebate.drop_archived(now());
 SELECT rebate.clock_step('drop_archived', now());
 SELECT rebate.clock_step(NULL, now());

@@ -258,6 +258,9 @@ SELECT rebate.replace_member('zoe.maiden@example.org', :key);
 INSERT INTO shop (id, customer, total, state) VALUES ('ZQ-3-needle', :key, 100, 'state-needle');
 INSERT INTO shop (id, customer, total, note) VALUES ('ZQ-4-needle', :key, 100, 'Zoe ' || :key);
 INSERT INTO shop (id, customer, total, note) VALUES ('other', 'bob', 100, 'not ' || :key);
+-- its message is clipped in the middle of the key
+INSERT INTO shop (id, customer, total, note) VALUES ('long', 'bob', 100, repeat('- ', 224) || :key);
+SELECT right(message, 14) AS clipped FROM rebate_data.failure WHERE order_key = 'long';
 INSERT INTO shop (id, customer, total, back_of) VALUES ('ZQ-5-needle', :key, -10, 'ZQ-1-needle');
 SELECT rebate.freeze('shop', 'ZQ-1-needle', :key || ' disputes', '2026-01-03');
 SELECT rebate.freeze('shop', 'ZQ-1-needle', :key || ' again', '2026-01-03');
@@ -291,7 +294,8 @@ SELECT rebate.reconcile('shop');
 SELECT 'deferred', f FROM found('needle') f WHERE f LIKE '%deferred%';
 SELECT found(:key);
 SELECT order_key, decision, earned FROM rebate.decisions WHERE order_key LIKE 'ZQ%' ORDER BY order_key COLLATE "C";
-SELECT order_key, sqlstate, message, detail FROM rebate_data.failure ORDER BY order_key COLLATE "C";
+SELECT order_key, sqlstate, regexp_replace(message, '(- )+', '- ') AS message, detail FROM rebate_data.failure ORDER BY order_key COLLATE "C";
+SELECT found('zoe.quark');
 SELECT reason FROM rebate_data.freeze ORDER BY reason COLLATE "C";
 :pseudonyms
 -- an error that came later goes with the next call

@@ -90,19 +90,19 @@ $procedure$;
 COMMENT ON PROCEDURE rebate.archive(timestamptz) IS 'moves entries posted before a moment to rebate_data.entry_archive, in batches with COMMIT; the ledger and all balances stay as they are';
 REVOKE ALL ON PROCEDURE rebate.archive(timestamptz) FROM PUBLIC;
 
-CREATE FUNCTION rebate.drop_step(before timestamptz, exported_to text) RETURNS boolean
+CREATE FUNCTION rebate.drop_step(before timestamptz, exported_to text, entries bigint DEFAULT NULL) RETURNS boolean
 AS 'MODULE_PATHNAME', 'rebate_drop_step' LANGUAGE C VOLATILE;
-COMMENT ON FUNCTION rebate.drop_step(timestamptz, text) IS 'one batch of rebate.drop_archived(), which commits it; false when there is no more to do';
-REVOKE ALL ON FUNCTION rebate.drop_step(timestamptz, text) FROM PUBLIC;
+COMMENT ON FUNCTION rebate.drop_step(timestamptz, text, bigint) IS 'one batch of rebate.drop_archived(), which commits it; false when there is no more to do';
+REVOKE ALL ON FUNCTION rebate.drop_step(timestamptz, text, bigint) FROM PUBLIC;
 
-CREATE PROCEDURE rebate.drop_archived(before timestamptz, exported_to text)
+CREATE PROCEDURE rebate.drop_archived(before timestamptz, exported_to text, entries bigint DEFAULT NULL)
 LANGUAGE plpgsql
 AS $procedure$
 BEGIN
-	WHILE rebate.drop_step(before, exported_to) LOOP
+	WHILE rebate.drop_step(before, exported_to, entries) LOOP
 		COMMIT;
 	END LOOP;
 END
 $procedure$;
-COMMENT ON PROCEDURE rebate.drop_archived(timestamptz, text) IS 'removes archived entries posted before a moment for good, in batches with COMMIT, and carries their balances forward; exported_to says where they can be read from then on';
-REVOKE ALL ON PROCEDURE rebate.drop_archived(timestamptz, text) FROM PUBLIC;
+COMMENT ON PROCEDURE rebate.drop_archived(timestamptz, text, bigint) IS 'removes archived entries posted before a moment for good, in batches with COMMIT, and carries their balances forward; exported_to says where they can be read from then on, entries how many were exported that are to go';
+REVOKE ALL ON PROCEDURE rebate.drop_archived(timestamptz, text, bigint) FROM PUBLIC;

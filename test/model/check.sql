@@ -501,7 +501,7 @@ $$;
 CREATE FUNCTION model.events() RETURNS SETOF text
 LANGUAGE plpgsql AS $$
 BEGIN
-	IF EXISTS (SELECT FROM rebate_data.entry_archive) THEN
+	IF EXISTS (SELECT FROM rebate_data.archive) THEN
 		BEGIN
 			RETURN QUERY SELECT format('the feed has %s events though some are archived', count(*)) FROM rebate.feed(NULL, 100000);
 		EXCEPTION WHEN SQLSTATE 'RB016' THEN
@@ -603,14 +603,18 @@ BEGIN
 			   ROW(coalesce(w.tracked, 0), coalesce(w.pending, 0), coalesce(w.maturing, 0), coalesce(w.available, 0), 0::numeric)
 		 ORDER BY 1;
 
-	-- entries: dense, and each leaves the balances that the one before and its two sides make
+	-- entries: dense behind those that were dropped, and each leaves the balances that the one before and its two sides make
 	RETURN QUERY
-		WITH e AS (
-			SELECT *, lag(seq, 1, 0::bigint) OVER w AS previous,
-				   lag(tracked, 1, 0::numeric) OVER w AS tracked0, lag(pending, 1, 0::numeric) OVER w AS pending0,
-				   lag(maturing, 1, 0::numeric) OVER w AS maturing0, lag(available, 1, 0::numeric) OVER w AS available0,
-				   lead(seq) OVER w AS next
-			  FROM rebate.entries WINDOW w AS (PARTITION BY account_id ORDER BY seq))
+		WITH f AS (
+			SELECT b.account_id, coalesce(c.seq, 0) AS seq, coalesce(c.tracked * u.unit, 0) AS tracked, coalesce(c.pending * u.unit, 0) AS pending,
+				   coalesce(c.maturing * u.unit, 0) AS maturing, coalesce(c.available * u.unit, 0) AS available
+			  FROM rebate.balances b JOIN rebate_data.currency u ON u.code = b.currency LEFT JOIN rebate_data.carried c USING (account_id)),
+		e AS (
+			SELECT n.*, lag(n.seq, 1, f.seq) OVER w AS previous,
+				   lag(n.tracked, 1, f.tracked) OVER w AS tracked0, lag(n.pending, 1, f.pending) OVER w AS pending0,
+				   lag(n.maturing, 1, f.maturing) OVER w AS maturing0, lag(n.available, 1, f.available) OVER w AS available0,
+				   lead(n.seq) OVER w AS next
+			  FROM rebate.entries n JOIN f ON f.account_id = n.account_id AND n.seq > f.seq WINDOW w AS (PARTITION BY n.account_id ORDER BY n.seq))
 		SELECT format('entry %s of %s in %s (%s %s, %s to %s): after %s|%s|%s|%s comes %s|%s|%s|%s, previous entry %s', e.seq, e.member,
 					  e.currency, e.kind, e.amount, e.debit, e.credit, e.tracked0, e.pending0, e.maturing0, e.available0,
 					  e.tracked, e.pending, e.maturing, e.available, e.previous)
@@ -624,6 +628,15 @@ BEGIN
 				SELECT FROM rebate.balances b
 				 WHERE b.account_id = e.account_id AND b.last_entry = e.seq
 				   AND ROW(b.tracked, b.pending, b.maturing, b.available) = ROW(e.tracked, e.pending, e.maturing, e.available)));
+
+	-- the trial balance, and the balances of all members
+	RETURN QUERY
+		SELECT format('trial balance in %s: available %s, members have %s', currency, t.balance, b.available)
+		  FROM (SELECT currency, sum(available) AS available FROM rebate.balances GROUP BY currency) b
+		  FULL JOIN (SELECT currency, - balance AS balance FROM rebate.trial_balance WHERE code = 'member:available') t USING (currency)
+		 WHERE coalesce(b.available, 0) <> coalesce(t.balance, 0)
+		UNION ALL
+		SELECT format('trial balance in %s: it comes to %s', currency, sum(balance)) FROM rebate.trial_balance GROUP BY currency HAVING sum(balance) <> 0;
 
 	-- and the engine's own opinion
 	RETURN QUERY SELECT format('audit: %s %s %s %s', part, violation, subject, detail) FROM rebate.audit();

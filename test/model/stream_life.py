@@ -21,6 +21,7 @@ class Life:
         self.replica = not plain and p(0.1)
         self.group_changes = p(0.6)
         self.archive = not plain and p(0.25)
+        self.drop = self.archive and p(0.6)
         self.renames = not plain and p(0.25)
         self.erasure = not plain and p(0.3)
         self.approval = p(0.4)
@@ -223,7 +224,10 @@ class Life:
         return ('raw', (self.settle() if self.defer else 'RESET ROLE;\n') + 'SELECT * FROM rebate.retry();')
 
     def archive_item(self):
-        return ('raw', 'RESET ROLE;\nCALL rebate.archive(clock_timestamp());')
+        text = 'RESET ROLE;\nCALL rebate.archive(clock_timestamp());'
+        if self.drop and self.rng.random() < 0.6:
+            text += "\nCALL rebate.drop_archived(clock_timestamp(), 'nowhere');"
+        return ('raw', text)
 
     # -- members --------------------------------------------------------------------
 

@@ -59,7 +59,7 @@ SELECT bag_eq($$
     ('detach', 'source regclass', 'void'),
     ('doctor', 'thorough boolean DEFAULT false', 'TABLE("check" text, subject text, status text, detail text, remedy '
         'text)'),
-    ('drop_step', 'before timestamp with time zone, exported_to text', 'boolean'),
+    ('drop_step', 'before timestamp with time zone, exported_to text, entries bigint DEFAULT NULL::bigint', 'boolean'),
     ('end_rule', 'name text, at timestamp with time zone DEFAULT NULL::timestamp with time zone', 'integer'),
     ('erase_member', 'member text, write_off boolean DEFAULT false', 'text'),
     ('erasure_requests', '', 'TABLE(member text, requested_at timestamp with time zone, requested_by text)'),
@@ -168,7 +168,7 @@ SELECT bag_eq($$
     WHERE p.pronamespace = 'rebate'::regnamespace AND p.prokind = 'p' $$, $$ VALUES
     ('age', 'IN upto timestamp with time zone DEFAULT now()'),
     ('archive', 'IN before timestamp with time zone'),
-    ('drop_archived', 'IN before timestamp with time zone, IN exported_to text'),
+    ('drop_archived', 'IN before timestamp with time zone, IN exported_to text, IN entries bigint DEFAULT NULL::bigint'),
     ('fold', 'IN upto timestamp with time zone DEFAULT now()'),
     ('mature', 'IN upto timestamp with time zone DEFAULT now()'),
     ('prune', 'IN upto timestamp with time zone DEFAULT now()'),
@@ -294,7 +294,7 @@ SELECT is_empty($$ SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'r
     AND prokind = 'f' AND NOT COALESCE(proconfig, '{}') @> ARRAY['search_path=pg_catalog, pg_temp'] $$,
         'functions not in C pin their search_path');
 SELECT is_empty($$ SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'rebate'::regnamespace AND prokind = 'p'
-    AND prosrc !~ '^\s*BEGIN\s+WHILE rebate\.(clock_step\(''\w+'', (upto|before)\)|drop_step\(before, exported_to\)) LOOP\s+COMMIT;\s+END LOOP;\s+END\s*$' $$,
+    AND prosrc !~ '^\s*BEGIN\s+WHILE rebate\.(clock_step\(''\w+'', (upto|before)\)|drop_step\(before, exported_to, entries\)) LOOP\s+COMMIT;\s+END LOOP;\s+END\s*$' $$,
         'procedures, which cannot, are nothing but a loop');
 
 -- Whoever writes orders: needs nothing, gains nothing.
