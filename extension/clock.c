@@ -22,6 +22,7 @@
 
 #include "api.h"
 #include "clock.h"
+#include "clock_batch.h"
 #include "rights.h"
 
 PG_FUNCTION_INFO_V1(rebate_clock_step);
@@ -34,14 +35,6 @@ PG_FUNCTION_INFO_V1(rebate_clock_step);
 
 /* Between two writes of the progress, in milliseconds */
 #define PROGRESS_INTERVAL	1000
-
-/*
- * Between two batches, in microseconds: whoever waits for the processor has it
- * then, and not only when the system takes it from us.  A sleep, and not a yield,
- * which a scheduler with groups of processes may take for a yield within our own;
- * the shortest does, and takes some 50 on Linux.
- */
-#define BATCH_PAUSE	1
 
 static const ClockJob jobs[] = {
 	{"mature", RIGHT_OPERATOR, false, clock_mature_step},
@@ -263,7 +256,7 @@ clock_run_step(Store *store, int right, const char *name, TimestampTz upto, cons
 		return true;
 	}
 	if (current->batches > 0)
-		pg_usleep(BATCH_PAUSE);
+		clock_batch_pause();
 	more = job->step(store, current);
 	current->batches++;
 	if (!more || TimestampDifferenceExceeds(current->progress_at, now, PROGRESS_INTERVAL))

@@ -18,7 +18,15 @@
 /* A batch is never meant to be smaller than this: rows that find their accounts busy cost nothing */
 #define MIN_ROWS	8
 
-int			rebate_clock_batch_time = 1;
+/*
+ * Between two batches, in microseconds: whoever waits for the processor has it
+ * then, and not only when the system takes it from us.  A sleep, and not a yield,
+ * which a scheduler with groups of processes may take for a yield within our own;
+ * the shortest does, and takes some 50 on Linux.
+ */
+#define BATCH_PAUSE	1
+
+double		rebate_clock_batch_time = 1;
 
 static int64
 held_usecs(const ClockBatch *batch)
@@ -48,11 +56,17 @@ clock_batch_locks(ClockBatch *batch)
 	INSTR_TIME_SET_CURRENT(batch->since);
 }
 
+static int64
+limit_usecs(void)
+{
+	return (int64) (rebate_clock_batch_time * 1000);
+}
+
 /* Must the batch end after the row that it has just done? */
 bool
 clock_batch_is_over(const ClockBatch *batch)
 {
-	return batch->holding && held_usecs(batch) >= (int64) rebate_clock_batch_time * 1000;
+	return batch->holding && held_usecs(batch) >= limit_usecs();
 }
 
 /*
@@ -63,7 +77,7 @@ clock_batch_is_over(const ClockBatch *batch)
 void
 clock_batch_end(ClockBatch *batch, int rows)
 {
-	int64		limit = (int64) rebate_clock_batch_time * 1000;
+	int64		limit = limit_usecs();
 	int64		held = batch->holding ? held_usecs(batch) : 0;
 	int64		fits = rows * limit / Max(held, 1);
 
@@ -72,6 +86,13 @@ clock_batch_end(ClockBatch *batch, int rows)
 		batch->rows = Max(Min(MIN_ROWS, batch->most), (int) Min(rows, fits));
 	else if (rows == batch->rows)
 		batch->rows = Min(batch->most, (int) Min(Max(fits, rows + 1), rows + Max(rows / 2, 1)));
+}
+
+/* To be called between two batches, without locks */
+void
+clock_batch_pause(void)
+{
+	pg_usleep(BATCH_PAUSE);
 }
 
 /* A plan for many entries would read all of them for the few of a batch. */

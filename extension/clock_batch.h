@@ -18,12 +18,13 @@ typedef struct ClockBatch
 } ClockBatch;
 
 /* GUC rebate.clock_batch_time: milliseconds */
-extern int	rebate_clock_batch_time;
+extern double rebate_clock_batch_time;
 
 extern void clock_batch_init(ClockBatch *batch, int rows, int most);
 extern void clock_batch_locks(ClockBatch *batch);
 extern bool clock_batch_is_over(const ClockBatch *batch);
 extern void clock_batch_end(ClockBatch *batch, int rows);
+extern void clock_batch_pause(void);
 
 /* Plan queries for the few rows of a batch, until settings are what they were */
 extern void clock_batch_plan(void);

@@ -4,13 +4,8 @@
  *
  * A look at the index of what is due collects as many accruals as fit into
  * maintenance_work_mem, and sorts them by account, so that each account is
- * updated once for several of them.  Then batch after batch is posted.
- *
- * What is more than one batch does not come in the order of accounts.  A large
- * statement wrote the rebates of an account, and those of its neighbours, into one
- * page, which has room for few new versions at a time; after a commit it is
- * pruned, and has room for the next.  So neighbours are spread over several
- * batches, but not far, since their pages are in the processor's cache then.
+ * updated once for several of them.  Then window after window of them is posted,
+ * by this process and, if it has much to do, by workers.
  */
 #include "rebate.h"
 
@@ -26,35 +21,30 @@
 #include "utils/wait_event.h"
 
 #include "clock.h"
-#include "clock_batch.h"
+#include "clock_share.h"
+#include "clock_window.h"
 #include "ledger.h"
-#include "post_clock.h"
-
-/* Rows of the first batch, and at most of one */
-#define FIRST_BATCH		32
-#define MAX_BATCH		2000
-
-/* Accounts of a batch: as many as a commit announces one by one */
-#define MAX_ACCOUNTS	250
-
-/* Rows of an account that are moved together if there are many to be moved */
-#define UNIT		5
-
-/* Of so many units in a row no two are in one batch; what is spread at once, in rows */
-#define SPREAD		32
-#define WINDOW		16384
 
 /* Looks at the index in a run, for what was left to others */
 #define MAX_LOOKS		3
 #define LOOK_PAUSE		200		/* milliseconds */
 
+/* With no more rows than these the run needs no help: to start a worker takes its time, too */
+#define MIN_ROWS_TO_SHARE	20000
+
+/* Rows of a window at least, where there are workers */
+#define MIN_WINDOW		4096
+
 typedef struct Mature
 {
 	DueRow	   *rows;			/* account after account */
 	int64		nrows;
-	int64		next;
+	int64		next;			/* those before it are in windows, or done */
 	bool		more;			/* the index has more than fitted in */
 	TimestampTz last_due;		/* of the rows */
+	bool		asked;			/* for workers */
+	ClockCrew  *crew;			/* NULL: the run is alone */
+	DueWindow  *window;			/* that the run is at; NULL: none */
 	ClockBatch	batch;
 	int64		done_before;	/* of the run, when the rows were collected */
 	int			looks;
@@ -69,66 +59,6 @@ typedef struct Mature
 #define ST_SCOPE static
 #define ST_DEFINE
 #include "lib/sort_template.h"
-
-/* Does a unit begin with a row, if the one before has so many rows by now? */
-static inline bool
-unit_begins(const DueRow *row, int in_unit)
-{
-	return in_unit == UNIT || row->account_id != row[-1].account_id;
-}
-
-/*
- * Spread the units of a window: first comes every SPREADth, then every SPREADth
- * from the second one on, and so forth.  Accounts ascend in each of these classes.
- */
-static void
-spread_window(DueRow *rows, int n, DueRow *copy)
-{
-	int			places[SPREAD + 1] = {0};
-	int			class = 0;
-	int			in_unit = 0;
-
-	for (int i = 0; i < n; i++)
-	{
-		if (i > 0 && unit_begins(&rows[i], in_unit))
-		{
-			class = (class + 1) % SPREAD;
-			in_unit = 0;
-		}
-		in_unit++;
-		places[class + 1]++;
-	}
-	for (int i = 1; i < SPREAD; i++)
-		places[i] += places[i - 1];
-	memcpy(copy, rows, sizeof(DueRow) * n);
-	class = in_unit = 0;
-	for (int i = 0; i < n; i++)
-	{
-		if (i > 0 && unit_begins(&copy[i], in_unit))
-		{
-			class = (class + 1) % SPREAD;
-			in_unit = 0;
-		}
-		in_unit++;
-		rows[places[class]++] = copy[i];
-	}
-}
-
-static void
-spread(DueRow *rows, int64 n)
-{
-	int64		nwindows = Max(n / WINDOW, 1);
-	DueRow	   *copy = palloc(sizeof(DueRow) * (n / nwindows + 1));
-
-	for (int64 i = 0; i < nwindows; i++)
-	{
-		int64		from = n * i / nwindows;
-		int64		to = n * (i + 1) / nwindows;
-
-		spread_window(rows + from, (int) (to - from), copy);
-	}
-	pfree(copy);
-}
 
 /* Collect what is due, from a moment on. */
 static void
@@ -186,55 +116,115 @@ look(Store *store, ClockRun *run, Mature *m, TimestampTz from)
 	index_close(index, AccessShareLock);
 	table_close(rel, AccessShareLock);
 	sort_rows(m->rows, m->nrows);
-	if (m->nrows > MAX_BATCH)
-		spread(m->rows, m->nrows);
 }
 
 /*
- * How many of the rows that are left go into the next batch.  Accounts ascend in
- * it, so that none comes twice.
+ * How many of the rows that are left make a window.  Towards the end they become
+ * smaller where there are workers, so that all are done at about the same time.
  */
-static int
-next_batch(const Mature *m)
+static int64
+window_size(const Mature *m)
 {
-	int			naccounts = 0;
-	int			n = 0;
+	int64		left = m->nrows - m->next;
+	int64		parts = (left + MAX_WINDOW - 1) / MAX_WINDOW;
 
-	while (n < m->batch.rows && m->next + n < m->nrows)
+	if (m->crew)
+		parts = Max(parts, Min(2 * (crew_size(m->crew) + 1), left / MIN_WINDOW));
+	parts = Max(parts, 1);
+	return (left + parts - 1) / parts;
+}
+
+static void
+fill_window(Mature *m, DueWindow *window)
+{
+	m->next += window_fill(window, &m->rows[m->next], m->nrows - m->next, window_size(m));
+}
+
+/*
+ * The next window for this process; NULL if there is none.  Workers get theirs
+ * first.
+ */
+static DueWindow *
+next_window(Mature *m)
+{
+	DueWindow  *window;
+
+	if (m->crew == NULL)
 	{
-		const DueRow *row = &m->rows[m->next + n];
-
-		if ((n == 0 || row->account_id != row[-1].account_id) &&
-			(++naccounts > MAX_ACCOUNTS || (n > 0 && row->account_id < row[-1].account_id)))
-			break;
-		n++;
+		if (m->next == m->nrows)
+			return NULL;
+		if (m->window == NULL)
+			m->window = MemoryContextAlloc(GetMemoryChunkContext(m), sizeof(DueWindow));
+		fill_window(m, m->window);
+		return m->window;
 	}
-	return n;
+	if (m->window)
+		crew_release(m->window);
+	m->window = NULL;
+	while (m->next < m->nrows && (window = crew_free_window(m->crew)) != NULL)
+	{
+		fill_window(m, window);
+		crew_hand_out(m->crew, window);
+	}
+	return crew_take(m->crew);
+}
+
+/* Is anything left of what was collected, here, with a worker or for one? */
+static bool
+is_at_work(ClockRun *run, const Mature *m)
+{
+	bool		working = m->next < m->nrows || (m->window && !window_is_done(m->window)) ||
+		(m->crew && crew_has_work(m->crew));
+
+	/* in this order: who has just ended has told before what he did */
+	if (m->crew)
+		crew_count(m->crew, run);
+	return working;
+}
+
+/* A batch of what was collected.  Returns whether there may be more of it. */
+static bool
+next_batch(Store *store, ClockRun *run, Mature *m)
+{
+	PostedDue	posted = {0};
+
+	if (m->window == NULL || window_is_done(m->window))
+	{
+		DueWindow  *window = next_window(m);
+
+		if (window == NULL)
+		{
+			bool		working = is_at_work(run, m);
+
+			if (working)
+				crew_wait();
+			return working;
+		}
+		m->window = window;
+	}
+	m->window->next += window_post(store, m->window, &m->batch, &posted);
+	run->done += posted.ndone;
+	run->busy += posted.nbusy;
+	return is_at_work(run, m);
 }
 
 bool
 clock_mature_step(Store *store, ClockRun *run)
 {
 	Mature	   *m = run->state;
-	PostedDue	posted = {0};
-	int			n;
 
 	if (m == NULL)
 	{
 		m = run->state = MemoryContextAllocZero(run->context, sizeof(Mature));
-		clock_batch_init(&m->batch, FIRST_BATCH, MAX_BATCH);
+		window_batch_init(&m->batch);
 		look(store, run, m, PG_INT64_MIN + 1);
 	}
-	n = next_batch(m);
-	if (n > 0)
+	if (!m->asked && m->nrows > MIN_ROWS_TO_SHARE)
 	{
-		n = post_mature(store, &m->rows[m->next], n, &m->batch, &posted);
-		m->next += n;
-		run->done += posted.ndone;
-		run->busy += posted.nbusy;
-		clock_batch_end(&m->batch, n);
+		m->crew = crew_begin(run, rebate_clock_workers);
+		m->asked = true;
 	}
-	if (m->next < m->nrows)
+	if (next_batch(store, run, m))
 		return true;
 	if (m->more && run->done > m->done_before)
 	{
@@ -252,6 +242,8 @@ clock_mature_step(Store *store, ClockRun *run)
 		look(store, run, m, PG_INT64_MIN + 1);
 		return true;
 	}
+	if (m->crew)
+		crew_report(m->crew);
 	if (run->busy > 0)
 		ereport(NOTICE,
 				(errmsg_plural(INT64_FORMAT " rebate was left to the next run",

@@ -12,6 +12,7 @@
 #include "channel.h"
 #include "clock.h"
 #include "clock_batch.h"
+#include "clock_share.h"
 #include "collect.h"
 #include "counters.h"
 #include "delivery.h"
@@ -171,11 +172,16 @@ _PG_init(void)
 							 "defer: the triggers record the keys of orders only, and rebate.reconcile() catches up. off: they do nothing, and the audit reports the orders that came meanwhile.",
 							 &rebate_mode, MODE_ON, mode_options,
 							 PGC_SUSET, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("rebate.clock_batch_time",
-							"How long a batch of the clock holds the accounts that it moves money of, before it ends.",
-							"0: a batch ends after its first row.",
-							&rebate_clock_batch_time, 1, 0, 1000,
-							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomRealVariable("rebate.clock_batch_time",
+							 "How long a batch of the clock holds the accounts that it moves money of, before it ends.",
+							 "0: a batch ends after its first row.",
+							 &rebate_clock_batch_time, 1, 0, 1000,
+							 PGC_SUSET, GUC_UNIT_MS, 							 NULL, NULL, NULL);
+	DefineCustomIntVariable("rebate.clock_workers",
+							"Background workers that help a run of rebate.mature() that has much to do.",
+							"0: none. They count among max_worker_processes; a run that gets none does all by itself.",
+							&rebate_clock_workers, 0, 0, MAX_CLOCK_WORKERS,
+							PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("rebate.collect_limit",
 							"Orders that a transaction holds before it posts them early.",
 							"A statement that inserts more posts them at its end, account by account.",

@@ -372,7 +372,7 @@ SELECT throws_ok('TRUNCATE orders', 'RB008', NULL, 'TRUNCATE of an attached tabl
 SELECT bag_eq($$ SELECT name, context, boot_val FROM pg_settings WHERE name LIKE 'rebate.%' $$,
     $$ VALUES ('rebate.mode', 'superuser', 'on'), ('rebate.posting', 'superuser', 'commit'),
         ('rebate.delivery', 'sighup', 'worker'), ('rebate.ring_size', 'sighup', '16384'),
-        ('rebate.max_databases', 'sighup', '8'), ('rebate.clock_batch_time', 'superuser', '1'),
+        ('rebate.max_databases', 'sighup', '8'), ('rebate.clock_batch_time', 'superuser', '1'), ('rebate.clock_workers', 'superuser', '0'),
         ('rebate.counted_tables', 'sighup', '128'), ('rebate.collect_limit', 'superuser', '16384'), ('rebate.track_timing', 'superuser', 'off') $$,
         'settings are those of the reference');
 

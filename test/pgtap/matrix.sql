@@ -151,7 +151,7 @@ SELECT is_empty($$ SELECT role, c FROM who, unnest(ARRAY['CREATE TABLE rebate_da
         'ALTER TABLE rebate_data.entry DISABLE TRIGGER rebate_guard', 'DROP VIEW rebate.balances CASCADE', 'DROP SCHEMA rebate_data CASCADE',
         'CREATE OR REPLACE VIEW rebate.rules AS SELECT 1', 'COMMENT ON TABLE rebate_data.entry IS ''mine''', 'GRANT SELECT ON rebate.balances TO PUBLIC',
         'ALTER SCHEMA rebate RENAME TO theirs', 'DROP EXTENSION rebate CASCADE', 'SET rebate.mode = off', 'SET rebate.posting = statement',
-        'SET rebate.collect_limit = 1', 'SET rebate.clock_batch_time = 1', 'ALTER TABLE orders DISABLE TRIGGER rebate_insert', 'ALTER EVENT TRIGGER rebate_watch_drops DISABLE']) c
+        'SET rebate.collect_limit = 1', 'SET rebate.clock_batch_time = 1', 'SET rebate.clock_workers = 1', 'ALTER TABLE orders DISABLE TRIGGER rebate_insert', 'ALTER EVENT TRIGGER rebate_watch_drops DISABLE']) c
     WHERE NOT rights && '{owner,superuser}' AND done(role, c) NOT SIMILAR TO '(42501|0LP01|01007) %' AND c NOT LIKE 'GRANT%' $$, 'nothing is made, dropped or switched off');
 SELECT is_empty($$ SELECT a.grantee FROM pg_class c, aclexplode(c.relacl) a WHERE c.oid = 'rebate.balances'::regclass AND a.grantee = 0 $$, 'nothing is handed on');
 SELECT is_empty('SELECT * FROM wrong_privileges()', 'and what is granted is what it was');
