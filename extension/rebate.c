@@ -176,7 +176,7 @@ _PG_init(void)
 							 "How long a batch of the clock holds the accounts that it moves money of, before it ends.",
 							 "0: a batch ends after its first row.",
 							 &rebate_clock_batch_time, 1, 0, 1000,
-							 PGC_SUSET, GUC_UNIT_MS, 							 NULL, NULL, NULL);
+							 PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("rebate.clock_workers",
 							"Background workers that help a run of rebate.mature() that has much to do.",
 							"0: none. They count among max_worker_processes; a run that gets none does all by itself.",
