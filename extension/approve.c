@@ -15,6 +15,7 @@
 #include "collect.h"
 #include "draft.h"
 #include "rights.h"
+#include "rule_api.h"
 #include "rule_control.h"
 #include "store.h"
 
@@ -57,6 +58,29 @@ draft_argument(FunctionCallInfo fcinfo, Store *store)
 	return draft;
 }
 
+/* Lock the tables that a draft of a rule applies to. */
+static void
+lock_tables_of(Store *store, int32 draft_id)
+{
+	StoreSpi	scope;
+	SqlParams	params = {0};
+	bool		found;
+	bool		isnull = true;
+	Oid			source = InvalidOid;
+
+	sql_int(&params, draft_id);
+	store_spi_begin(store, &scope);
+	found = sql_run("SELECT s.relation::oid FROM rebate_data.draft d"
+					"  LEFT JOIN rebate_data.source s ON s.source_id = d.source_id"
+					" WHERE d.draft_id = $1 AND d.kind = 'rule' AND d.state = 'open'",
+					&params, SPI_OK_SELECT) == 1;
+	if (found)
+		source = DatumGetObjectId(sql_get(0, 1, &isnull));
+	store_spi_end(&scope);
+	if (found)
+		rule_lock_tables(store, isnull ? InvalidOid : source);
+}
+
 /*
  * rebate.approve_rule(draft, comment, allow_stale): makes a draft of somebody else
  * the next version.  Returns its number, or null for what is no version of one rule.
@@ -65,11 +89,14 @@ Datum
 rebate_approve_rule(PG_FUNCTION_ARGS)
 {
 	Store	   *store = begin_call("rebate.approve_rule", RIGHT_APPROVER);
-	Draft	   *draft = draft_argument(fcinfo, store);
+	Draft	   *draft;
 	Person		person = person_now();
 	StoreSpi	scope;
 	DraftResult result;
 
+	if (!PG_ARGISNULL(0))
+		lock_tables_of(store, PG_GETARG_INT32(0));
+	draft = draft_argument(fcinfo, store);
 	if (person_same(&draft->author, &person))
 		ereport(ERROR,
 				(errcode(ERRCODE_RB_APPROVAL),

@@ -77,14 +77,16 @@ clock_retry_step(Store *store, ClockRun *run)
 			break;
 		relid = of_row;
 		retry->source_id = sql_get_int(row, 1, 0);
-		retry->key = sql_get_text(row, 3, run->context);
 		old = MemoryContextSwitchTo(caller);
-		keys = lappend(keys, retry->key);
+		keys = lappend(keys, sql_get_text(row, 3, caller));
 		MemoryContextSwitchTo(old);
 	}
 	store_spi_end(&scope);
 	if (n == 0)
 		return false;
+	if (retry->key)
+		pfree(retry->key);
+	retry->key = MemoryContextStrdup(run->context, llast(keys));
 
 	(void) rules_generation(store);
 	source = source_get(store, relid);

@@ -71,6 +71,7 @@ rebate_set_rule(PG_FUNCTION_ARGS)
 	rights_check_early(RIGHT_AUTHOR, "rebate.set_rule");
 	rule_args_read(fcinfo, &args);
 	store = rule_begin_call(RIGHT_AUTHOR, "rebate.set_rule");
+	rule_lock_tables(store, args.source);
 	api_lock_configuration(store);
 	rule_args_bind(&args, store);
 	arguments = rule_args_json(&args);

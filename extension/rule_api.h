@@ -100,6 +100,13 @@ extern Store *rule_begin_call(int right, const char *function);
 #define RULE_NARGS 22
 extern void rule_args_read(FunctionCallInfo fcinfo, RuleArgs *args);
 extern void rule_args_bind(RuleArgs *args, Store *store);
+
+/*
+ * Wait for the tables that a rule applies to (all, or only this one), before the
+ * configuration is locked: who has one of them, as rebate.detach() has, may be about to
+ * change rules, too.
+ */
+extern void rule_lock_tables(Store *store, Oid only);
 extern void rule_args_check_time(const RuleArgs *args);
 extern Datum rule_args_json(const RuleArgs *args);
 

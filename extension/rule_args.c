@@ -9,6 +9,7 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
@@ -257,6 +258,15 @@ attached_tables(Store *store, Oid only)
 	}
 	store_spi_end(&scope);
 	return result;
+}
+
+void
+rule_lock_tables(Store *store, Oid only)
+{
+	ListCell   *lc;
+
+	foreach(lc, attached_tables(store, only))
+		LockRelationOid(((AttachedTable *) lfirst(lc))->relid, AccessShareLock);
 }
 
 /* Where an error of an expression comes from, when there are several tables */
