@@ -149,14 +149,26 @@ archive_refuse_moment(const Carried *carried, const char *currency)
 					 api_timestamptz_text(carried->posted_at))));
 }
 
+/* Has any transaction up to "upto" ended since the earlier snapshot? */
+static bool
+any_ended(const XidSnapshot *earlier, const XidSnapshot *now, uint64 upto)
+{
+	if (upto >= earlier->xmax)
+		return true;
+	for (int i = 0; i < earlier->nxip && earlier->xip[i] <= upto; i++)
+		if (xid_snapshot_sees(now, earlier->xip[i]))
+			return true;
+	return false;
+}
+
 /*
  * Which entries are archived is known by account, a reader of the feed knows
- * transactions: so the youngest transaction of any archived entry decides.  It is
- * looked for under a snapshot at least as new as the one that reads, so what is
- * archived meanwhile is refused, not missed.
+ * transactions: so the youngest transaction of any archived entry decides.  What is
+ * still in progress has none there.  It is looked for under a snapshot at least as
+ * new as the one that reads, so what is archived meanwhile is refused, not missed.
  */
 void
-archive_check_feed(Store *store, const FeedCursor *cursor)
+archive_check_feed(Store *store, const FeedCursor *cursor, const XidSnapshot *now)
 {
 	Relation	rel;
 	Snapshot	snapshot;
@@ -178,7 +190,7 @@ archive_check_feed(Store *store, const FeedCursor *cursor)
 
 		/* a reader from the beginning wants the entries of all epochs */
 		missing = cursor->seen.xmax == 0 ||
-			(epoch == cursor->point.epoch && xid >= cursor->seen.xmin);
+			(epoch == cursor->point.epoch && any_ended(&cursor->seen, now, xid));
 	}
 	systable_endscan(scan);
 	UnregisterSnapshot(snapshot);

@@ -50,7 +50,10 @@ extern Carried archive_carried_row(TupleTableSlot *slot, int64 *account_id);
 /* Raise RB016: of that account only what comes after is there */
 pg_noreturn extern void archive_refuse_moment(const Carried *carried, const char *currency);
 
-/* Raise RB016 if a reader of the feed with this cursor lacks what is archived */
-extern void archive_check_feed(Store *store, const FeedCursor *cursor);
+/*
+ * Raise RB016 if a reader of the feed with this cursor may lack what is archived;
+ * "now": which transactions have ended
+ */
+extern void archive_check_feed(Store *store, const FeedCursor *cursor, const XidSnapshot *now);
 
 #endif							/* REBATE_ARCHIVE_H */

@@ -277,7 +277,10 @@ rebate_rotate_channels(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64(n);
 }
 
-/* Whether there is any channel to notify */
+/*
+ * Whether there is any channel to notify.  Who has asked for one must be told of
+ * what is committed afterwards, also by a transaction that has begun before.
+ */
 static bool
 channels_asked_for(Store *store)
 {
@@ -286,6 +289,7 @@ channels_asked_for(Store *store)
 	SysScanDesc scan;
 	bool		any;
 
+	AcceptInvalidationMessages();
 	if (any_channels >= 0 && channel_table == store->tables[ST_CHANNEL])
 		return any_channels > 0;
 	channel_table = store->tables[ST_CHANNEL];

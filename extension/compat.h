@@ -148,10 +148,13 @@
 /* 16: one function for all kinds of objects */
 #if PG_VERSION_NUM >= 160000
 #define pg_class_ownercheck_compat(relid, role)	object_ownercheck(RelationRelationId, relid, role)
+#define pg_database_ownercheck_compat(dbid, role) \
+	object_ownercheck(DatabaseRelationId, dbid, role)
 #define pg_namespace_aclcheck_compat(nspid, role, mode) \
 	object_aclcheck(NamespaceRelationId, nspid, role, mode)
 #else
 #define pg_class_ownercheck_compat(relid, role)	pg_class_ownercheck(relid, role)
+#define pg_database_ownercheck_compat(dbid, role)	pg_database_ownercheck(dbid, role)
 #define pg_namespace_aclcheck_compat(nspid, role, mode)	pg_namespace_aclcheck(nspid, role, mode)
 #endif
 

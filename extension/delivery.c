@@ -19,6 +19,7 @@
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -79,7 +80,7 @@ delivery_mode_name(DeliveryMode mode)
  * before.
  */
 void
-delivery_posted(int64 account_id, HeapTuple account, TupleDesc desc, int64 last)
+delivery_posted(Relation accounts, int64 account_id, HeapTuple account, int64 last)
 {
 	SubTransactionId sub = GetCurrentSubTransactionId();
 	Hint	   *hint;
@@ -102,10 +103,12 @@ delivery_posted(int64 account_id, HeapTuple account, TupleDesc desc, int64 last)
 		return;
 	}
 	hint = &hints[nhints];
+	hint->accounts = RelationGetRelid(accounts);
 	hint->account_id = account_id;
 	hint->first = ((Form_account) GETSTRUCT(account))->last_entry + 1;
 	hint->last = last;
-	hint->handle = *DatumGetUUIDP(heap_getattr(account, AC_HANDLE, desc, &isnull));
+	hint->handle = *DatumGetUUIDP(heap_getattr(account, AC_HANDLE, RelationGetDescr(accounts),
+												 &isnull));
 	hint_subs[nhints++] = sub;
 }
 
@@ -148,7 +151,8 @@ delivery_register_worker(RingDatabase *db, Oid dbid)
 
 	ring_lock(true);
 	start = db->dbid == dbid && db->worker_pid == 0 && !db->keep_away &&
-		(db->asked_at == 0 || TimestampDifferenceExceeds(db->asked_at, now, PATIENCE_MS));
+		(db->asked_at == 0 || db->asked_at > now ||
+		 TimestampDifferenceExceeds(db->asked_at, now, PATIENCE_MS));
 	if (start)
 		db->asked_at = now;
 	ring_unlock();

@@ -29,7 +29,7 @@ extern DeliveryMode delivery_mode(const char **reason);
 extern const char *delivery_mode_name(DeliveryMode mode);
 
 /* The writer has posted entries of an account */
-extern void delivery_posted(int64 account_id, HeapTuple account, TupleDesc desc, int64 last);
+extern void delivery_posted(Relation accounts, int64 account_id, HeapTuple account, int64 last);
 
 /* Callbacks of transaction and subtransaction, from rebate.c */
 extern void delivery_pre_commit(bool prepare);

@@ -120,6 +120,20 @@ const DoctorQuery doctor_server_queries[] = {
 		"                      WHERE l.locktype = 'transactionid' AND l.transactionid = p.transaction AND NOT l.granted) w"
 		" WHERE p.database = current_database() AND (p.prepared < now() - interval '10 minutes' OR w.n > 0)"
 	" ORDER BY p.prepared"},
+	/* as far as the caller may see when others began: whoever has an id, or a snapshot of this database */
+	{"open transactions", true,
+		"SELECT format('process %s', a.pid), CASE WHEN a.state LIKE 'idle in transaction%' THEN 'problem' ELSE 'notice' END,"
+		"       format('a transaction of %I is open since %s, %s: %s', a.usename, " MOMENT("a.xact_start") ", a.state,"
+		"              concat_ws(', ', CASE WHEN a.datname = current_database() THEN 'dead rows stay' END,"
+		"                        CASE WHEN a.backend_xid IS NOT NULL THEN 'cursors of rebate.feed carry it along' END,"
+		"                        CASE WHEN a.backend_xid IS NOT NULL AND a.datname = current_database()"
+		"                             THEN 'its members get no other rebates if it has posted any, and cannot be erased' END)),"
+		"       format('SELECT pg_terminate_backend(%s) -- unless it is at work', a.pid)"
+		"  FROM pg_stat_activity a"
+		" WHERE a.backend_type = 'client backend' AND a.pid <> pg_backend_pid()"
+		"   AND a.xact_start < now() - interval '1 hour'"
+		"   AND (a.backend_xid IS NOT NULL OR a.datname = current_database())"
+	" ORDER BY a.xact_start"},
 	{"transaction ids", false,
 		"SELECT c.oid::regclass::text,"
 		"       CASE WHEN a.xids > current_setting('vacuum_failsafe_age')::bigint"

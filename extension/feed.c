@@ -388,7 +388,7 @@ rebate_feed(PG_FUNCTION_ARGS)
 	call.snapshot = look(call.store, &now, &point);
 	if (text)
 		check_history(&call.cursor.point, &point);
-	archive_check_feed(call.store, &call.cursor);
+	archive_check_feed(call.store, &call.cursor, &now);
 	if (text)
 		check_last_entry(call.store, call.snapshot, &call.cursor);
 

@@ -8,7 +8,6 @@
  */
 #include "rebate.h"
 
-#include "access/transam.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "utils/array.h"
@@ -17,6 +16,7 @@
 #include "utils/uuid.h"
 
 #include "api.h"
+#include "cursor.h"
 #include "look.h"
 #include "round.h"
 
@@ -24,22 +24,21 @@ static SeenSnapshot looking_from;	/* when the look at hand began */
 static int64 looked_upto = 0;	/* the account that it has come to */
 static SPIPlanPtr handle_plan = NULL;
 
-bool
+/*
+ * Of more transactions in progress than are remembered the oldest are: all from the
+ * next one on count as not seen, and what of them was announced is known.
+ */
+void
 seen_snapshot(Snapshot snapshot, SeenSnapshot *seen)
 {
-	FullTransactionId next = ReadNextFullTransactionId();
-	uint32		epoch = EpochFromFullTransactionId(next);
-	uint32		next_xid = XidFromFullTransactionId(next);
+	XidSnapshot xids = xid_snapshot_of(snapshot);
 
-#define FULL_XID(xid) (((uint64) ((xid) > next_xid ? epoch - 1 : epoch) << 32) | (xid))
-	seen->valid = snapshot->xcnt <= MAX_REMEMBERED_XIDS;
-	seen->xmin = FULL_XID(snapshot->xmin);
-	seen->xmax = FULL_XID(snapshot->xmax);
-	seen->nxip = seen->valid ? snapshot->xcnt : 0;
-	for (int i = 0; i < seen->nxip; i++)
-		seen->xip[i] = FULL_XID(snapshot->xip[i]);
-#undef FULL_XID
-	return seen->valid;
+	seen->valid = true;
+	seen->xmin = xids.xmin;
+	seen->nxip = Min(xids.nxip, MAX_REMEMBERED_XIDS);
+	seen->xmax = xids.nxip > seen->nxip ? xids.xip[seen->nxip] : xids.xmax;
+	memcpy(seen->xip, xids.xip, sizeof(uint64) * seen->nxip);
+	pfree(xids.xip);
 }
 
 /* The handle of an account; false if there is none. */
@@ -176,7 +175,7 @@ look(Store *store, RingDatabase *db, SeenSnapshot *seen)
 
 	store_spi_begin(store, &scope);
 	if (looked_upto == 0)
-		(void) seen_snapshot(GetActiveSnapshot(), &looking_from);
+		seen_snapshot(GetActiveSnapshot(), &looking_from);
 	if (before->valid)
 	{
 		for (int i = 0; i < before->nxip; i++)

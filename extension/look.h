@@ -10,8 +10,8 @@
 #include "store.h"
 #include "utils/snapshot.h"
 
-/* The snapshot as it is remembered; false if it has too many transactions */
-extern bool seen_snapshot(Snapshot snapshot, SeenSnapshot *seen);
+/* A snapshot just taken, as it is remembered; what the current transaction does is not seen */
+extern void seen_snapshot(Snapshot snapshot, SeenSnapshot *seen);
 
 /*
  * Add to the round what is committed now and was not when db->seen was taken: at

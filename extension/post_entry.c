@@ -150,8 +150,7 @@ post_replace_account(Posting *p, PostAccount *account, HeapTuple newtuple)
 	if (result == TM_Ok)
 	{
 		count_entries(p, account);
-		delivery_posted(account->account_id, account->tuple,
-						RelationGetDescr(p->account_table.rel),
+		delivery_posted(p->account_table.rel, account->account_id, account->tuple,
 						((Form_account) GETSTRUCT(newtuple))->last_entry);
 		return true;
 	}

@@ -282,7 +282,7 @@ rename_account(Posting *p, PostAccount *account, const MemberChange *change)
 		counters_add(CT_ENTRIES, last - before);
 		/* as it was before, but by the handle of today */
 		((Form_account) GETSTRUCT(announced))->last_entry = before;
-		delivery_posted(account->account_id, announced, desc, last);
+		delivery_posted(p->account_table.rel, account->account_id, announced, last);
 	}
 }
 

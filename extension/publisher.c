@@ -19,6 +19,7 @@
 #include "libpq/pqsignal.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "portability/instr_time.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
@@ -39,6 +40,7 @@
 PGDLLEXPORT void rebate_publisher_main(Datum arg);
 
 #define LOOK_INTERVAL_MS	1000
+#define MAX_LOOK_INTERVAL_MS	60000
 
 /*
  * Milliseconds between two notifications: the square of those that one costs, or
@@ -59,8 +61,8 @@ static MemoryContext memory = NULL;
 
 static TimestampTz oldest = 0;	/* commit of the first hint of the round */
 static Oid	account_table = InvalidOid;	/* of the store that this is about */
-static TimestampTz last_look = 0;
-static int	look_interval_ms = LOOK_INTERVAL_MS;
+static double last_look = 0;	/* by now_ms(), as all intervals */
+static double look_interval_ms = LOOK_INTERVAL_MS;
 
 /* Commits counted in async_begun that are all known to be flushed */
 static uint64 async_flushed = PG_UINT64_MAX;
@@ -68,10 +70,20 @@ static uint64 async_flushed = PG_UINT64_MAX;
 /* Of rounds, smoothed: the cost of a notification, and the entries that come in a millisecond */
 static double cost_ms = 0;
 static double entries_per_ms = 0;
-static TimestampTz last_round = 0;
+static double last_round = 0;
 
 /* What was committed at the last step of follow_silently() */
 static SeenSnapshot passed;
+
+/* Milliseconds of a clock that nobody sets back */
+static double
+now_ms(void)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	return INSTR_TIME_GET_MILLISEC(now);
+}
 
 static void
 take_hints(void)
@@ -81,6 +93,9 @@ take_hints(void)
 
 	while (round_accounts() < MAX_ROUND && ring_pop(db, &hint, &committed_at))
 	{
+		/* a store that was dropped had other accounts with the same ids */
+		if (hint.accounts != account_table)
+			continue;
 		if (oldest == 0)
 			oldest = committed_at;
 		round_add(hint.account_id, &hint.handle, hint.first, hint.last);
@@ -94,7 +109,7 @@ look_is_due(void)
 {
 	if (pg_atomic_read_u32(&db->look) != 0)
 		return true;
-	return TimestampDifferenceExceeds(last_look, GetCurrentTimestamp(), look_interval_ms) &&
+	return now_ms() - last_look >= look_interval_ms &&
 		(!db->seen.valid || db->seen.nxip > 0 ||
 		 db->seen.xmax != U64FromFullTransactionId(ReadNextFullTransactionId()));
 }
@@ -123,28 +138,26 @@ flush_visible(bool looked)
 /*
  * In another mode nobody is told.  The place to look from goes along, some way
  * behind: sessions that return to the worker before it does leave hints that are
- * dropped here.
+ * dropped here, and found by its next look.
  */
 static void
 follow_silently(void)
 {
-	while (ring_used(db) > 0)
-	{
-		take_hints();
-		round_end();
-	}
-	oldest = 0;
+	Hint		hint;
+	TimestampTz committed_at;
+
+	while (ring_pop(db, &hint, &committed_at))
+		;
 	pg_atomic_write_u32(&db->look, 0);
-	if (db->seen.valid &&
-		!TimestampDifferenceExceeds(last_look, GetCurrentTimestamp(), LOOK_INTERVAL_MS))
+	if (db->seen.valid && now_ms() - last_look < LOOK_INTERVAL_MS)
 		return;
 
-	last_look = GetCurrentTimestamp();
+	last_look = now_ms();
 	look_again();
 	if (passed.valid)
 		db->seen = passed;
 	StartTransactionCommand();
-	(void) seen_snapshot(GetLatestSnapshot(), &passed);
+	seen_snapshot(GetLatestSnapshot(), &passed);
 	CommitTransactionCommand();
 	if (!db->seen.valid)
 		db->seen = passed;
@@ -178,24 +191,24 @@ publisher_store(void)
 static bool
 look_by_ourselves(Store *store, SeenSnapshot *seen)
 {
-	TimestampTz started = GetCurrentTimestamp();
+	double		started = now_ms();
 	bool		all;
 
 	pg_atomic_write_u32(&db->look, 0);
 	all = look(store, db, seen);
-	last_look = GetCurrentTimestamp();
-	/* a tenth of the time at most, however much there is to see */
-	look_interval_ms = Max(LOOK_INTERVAL_MS, (int) ((last_look - started) / 100));
+	last_look = now_ms();
+	/* a tenth of the time at most, unless there is very much to see */
+	look_interval_ms = Min(Max((last_look - started) * 10, LOOK_INTERVAL_MS), MAX_LOOK_INTERVAL_MS);
 	return all;
 }
 
 /* Learn from a notification that was sent how long to wait for the next. */
 static void
-learn_pace(TimestampTz started, TimestampTz sent, int64 entries)
+learn_pace(double started, double sent, int64 entries)
 {
-	double		passed_ms = Max((sent - last_round) / 1000.0, 0.001);
+	double		passed_ms = Max(sent - last_round, 0.001);
 
-	cost_ms = cost_ms * 0.8 + (sent - started) / 1000.0 * 0.2;
+	cost_ms = cost_ms * 0.8 + (sent - started) * 0.2;
 	entries_per_ms = entries_per_ms * 0.9 + entries / passed_ms * 0.1;
 	last_round = sent;
 }
@@ -219,8 +232,8 @@ publish(bool looking)
 	bool		any;
 	int64		entries = 0;
 	static SeenSnapshot seen;	/* large */
-	TimestampTz started;
-	TimestampTz sent;
+	double		started;
+	double		sent;
 	Store	   *store;
 
 	if (rebate_delivery != DELIVERY_WORKER)
@@ -229,7 +242,7 @@ publish(bool looking)
 		return false;
 	}
 	passed.valid = false;
-	if (!looking && ring_used(db) == 0)
+	if (!looking && !ring_ready(db))
 		return false;
 
 	SetCurrentStatementStartTimestamp();
@@ -249,9 +262,9 @@ publish(bool looking)
 		PopActiveSnapshot();
 	}
 	/* what it costs to wake listeners, not to write what they are told */
-	started = GetCurrentTimestamp();
+	started = now_ms();
 	CommitTransactionCommand();
-	sent = GetCurrentTimestamp();
+	sent = now_ms();
 
 	if (looked_all)
 		db->seen = seen;
@@ -263,7 +276,7 @@ publish(bool looking)
 		pg_atomic_fetch_add_u64(&db->published, entries);
 		pg_atomic_fetch_add_u64(&db->notifications, 1);
 		if (oldest != 0)
-			pg_atomic_write_u64(&db->lag_us, sent - oldest);
+			pg_atomic_write_u64(&db->lag_us, Max(GetCurrentTimestamp() - oldest, 0));
 	}
 	oldest = 0;
 	round_end();
@@ -325,7 +338,7 @@ wait_for_work(bool busy)
 	{
 		pg_atomic_write_u32(&db->sleeping, 1);
 		pg_memory_barrier();
-		if (ring_used(db) > 0 || pg_atomic_read_u32(&db->look) != 0)
+		if (ring_ready(db) || pg_atomic_read_u32(&db->look) != 0)
 			timeout = 0;
 	}
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, timeout,
@@ -351,6 +364,9 @@ rebate_publisher_main(Datum arg)
 	ring_lock(true);
 	if (db->dbid != dbid || db->keep_away || db->worker_pid != 0)
 	{
+		/* who comes next need not wait for the worker that was asked for */
+		if (db->dbid == dbid && db->worker_pid == 0)
+			db->asked_at = 0;
 		ring_unlock();
 		proc_exit(0);
 	}
@@ -441,13 +457,13 @@ void
 publisher_remember_snapshot(void)
 {
 	RingDatabase *mine = ring_database();
-	Snapshot	snapshot;
+	static SeenSnapshot now;	/* large */
 
 	if (mine == NULL || mine->seen.valid || mine->worker_pid != 0)
 		return;
-	snapshot = GetLatestSnapshot();
+	seen_snapshot(GetLatestSnapshot(), &now);
 	ring_lock(true);
 	if (!mine->seen.valid && mine->worker_pid == 0)
-		(void) seen_snapshot(snapshot, &mine->seen);
+		mine->seen = now;
 	ring_unlock();
 }

@@ -177,21 +177,27 @@ rights_have(Store *store, int rights)
 	return rights_of(store, GetUserId(), rights);
 }
 
-/* "auditor" or "operator" */
+/* "auditor" or "operator"; and of these the one that allows least */
 static char *
-names_of(int rights, const char **first)
+names_of(int rights, const char **least)
 {
+	/* from the one that allows least to the one that allows most */
+	static const Right by_reach[NUM_RIGHTS] = {
+		RIGHT_MEMBER, RIGHT_GATEWAY, RIGHT_AUDITOR, RIGHT_OPERATOR, RIGHT_AUTHOR, RIGHT_APPROVER,
+		RIGHT_ADMIN
+	};
 	StringInfoData buf;
+	Right		which = 0;
 
-	*first = NULL;
+	for (int i = 0; which == 0 && i < NUM_RIGHTS; i++)
+		which = rights & by_reach[i];
 	initStringInfo(&buf);
 	for (int i = 0; i < NUM_RIGHTS; i++)
 	{
-		if ((rights & 1 << i) == 0)
-			continue;
-		appendStringInfo(&buf, "%s\"%s\"", *first ? " or " : "", right_names[i]);
-		if (*first == NULL)
-			*first = right_names[i];
+		if ((rights & 1 << i) != 0)
+			appendStringInfo(&buf, "%s\"%s\"", buf.len > 0 ? " or " : "", right_names[i]);
+		if ((int) which == 1 << i)
+			*least = right_names[i];
 	}
 	return buf.data;
 }
@@ -199,26 +205,26 @@ names_of(int rights, const char **first)
 void
 rights_check(Store *store, int rights, const char *function)
 {
-	const char *first;
+	const char *least = NULL;
 	char	   *names;
 
 	if (rights_have(store, rights))
 		return;
 	if (rights == RIGHTS_OWNER || store->version < shape_table_since(ST_GRANTED_RIGHT))
 		store_check_user(store, function);
-	names = names_of(rights, &first);
+	names = names_of(rights, &least);
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 			 errmsg("permission denied for %s", function),
 			 errdetail("It takes the right %s, or membership in the role that owns the store.", names),
-			 errhint("SELECT rebate.grant_right('%s', %s).", first,
+			 errhint("SELECT rebate.grant_right('%s', %s).", least,
 					 quote_literal_cstr(GetUserNameFromId(GetUserId(), false)))));
 }
 
 void
 rights_check_granted(Store *store, Right right, const char *function)
 {
-	const char *name;
+	const char *name = NULL;
 
 	/* there nobody could be granted anything, and there is nothing for two persons */
 	if (store->version < shape_table_since(ST_GRANTED_RIGHT))

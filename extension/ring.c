@@ -313,6 +313,14 @@ ring_wake(RingDatabase *db)
 }
 
 bool
+ring_ready(RingDatabase *db)
+{
+	uint64		tail = pg_atomic_read_u64(&db->tail);
+
+	return pg_atomic_read_u64(&place_of(db, tail)->number) == tail + 1;
+}
+
+bool
 ring_pop(RingDatabase *db, Hint *hint, TimestampTz *committed_at)
 {
 	uint64		tail = pg_atomic_read_u64(&db->tail);

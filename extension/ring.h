@@ -23,6 +23,7 @@ typedef struct Hint
 	pg_uuid_t	handle;
 	int64		first;
 	int64		last;
+	Oid			accounts;		/* the table that the account is in */
 } Hint;
 
 /* Transactions in progress that the publisher remembers of its last look */
@@ -103,6 +104,9 @@ extern void ring_wake(RingDatabase *db);
 
 /* For the worker: the next hint; false if there is none that is complete */
 extern bool ring_pop(RingDatabase *db, Hint *hint, TimestampTz *committed_at);
+
+/* Whether the next hint is complete */
+extern bool ring_ready(RingDatabase *db);
 
 /* Hints that wait, and the commit that left the first of them (0: none waits) */
 extern uint64 ring_used(RingDatabase *db);

@@ -358,7 +358,9 @@ remedy_of_failure(const char *role, const char *message)
 
 /*
  * For the doctor: jobs that are not registered, not active or whose last run
- * failed, as far as the current user may see them.
+ * failed, as far as the current user may see them.  Whoever may use pg_cron can
+ * give a job of his any name that begins as ours do: no remedy grants him a right,
+ * and none has the name of a job.
  */
 bool
 schedule_check(ScheduleReport report, void *arg)
@@ -419,14 +421,15 @@ schedule_check(ScheduleReport report, void *arg)
 		if (!OidIsValid(get_role_oid(role, true)))
 		{
 			report(arg, name, "problem", psprintf("its role \"%s\" is no more, so pg_cron cannot run it", role),
-				   psprintf("SELECT cron.unschedule(%s) -- then rebate.schedule('%s'), as a role that can log in",
-							sql_get_text(row, 8, context), name));
+				   psprintf("SELECT cron.unschedule(%s) -- then rebate.schedule(), as a role that can log in",
+							sql_get_text(row, 8, context)));
 			fine = false;
 		}
 		else if (!rights_of(store, get_role_oid(role, false), RIGHT_OPERATOR))
 		{
 			report(arg, name, "problem", psprintf("its role \"%s\" has not the right \"operator\"", role),
-				   psprintf("SELECT rebate.grant_right('operator', %s)", quote_literal_cstr(role)));
+				   psprintf("SELECT cron.unschedule(%s) -- or grant it the right, if the job is yours",
+							sql_get_text(row, 8, context)));
 			fine = false;
 		}
 		else if (status && strcmp(status, "failed") == 0)

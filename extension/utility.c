@@ -7,13 +7,17 @@
  */
 #include "rebate.h"
 
+#include "access/htup_details.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "commands/dbcommands.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "storage/ipc.h"
 #include "tcop/utility.h"
+#include "utils/acl.h"
+#include "utils/syscache.h"
 
 #include "delivery.h"
 #include "utility.h"
@@ -68,6 +72,34 @@ wanted_database(Node *command)
 	return name ? get_database_oid(name, true) : InvalidOid;
 }
 
+/* Whether a database may be copied by who does not own it */
+static bool
+may_copy(Oid dbid)
+{
+	HeapTuple	role = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+	HeapTuple	database = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(dbid));
+	bool		may = HeapTupleIsValid(role) && HeapTupleIsValid(database) &&
+		((Form_pg_authid) GETSTRUCT(role))->rolcreatedb &&
+		((Form_pg_database) GETSTRUCT(database))->datistemplate;
+
+	if (HeapTupleIsValid(role))
+		ReleaseSysCache(role);
+	if (HeapTupleIsValid(database))
+		ReleaseSysCache(database);
+	return may;
+}
+
+/*
+ * Whether the command will not be refused for want of a right: nobody else sends a
+ * worker away, for which it would be enough to try, again and again.
+ */
+static bool
+may_want(Oid dbid, Node *command)
+{
+	return pg_database_ownercheck_compat(dbid, GetUserId()) ||
+		(IsA(command, CreatedbStmt) && may_copy(dbid));
+}
+
 static void
 let_back(int code, Datum dbid)
 {
@@ -84,7 +116,7 @@ rebate_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	bool		dropped = IsA(command, DropdbStmt);
 	bool		prepared;
 
-	if (OidIsValid(dbid))
+	if (OidIsValid(dbid) && may_want(dbid, command))
 	{
 		/* also if the session ends in the middle of it */
 		PG_ENSURE_ERROR_CLEANUP(let_back, ObjectIdGetDatum(dbid));

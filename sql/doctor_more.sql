@@ -15,7 +15,7 @@ SELECT rebate.set_rule('five', percent => 5);
 INSERT INTO "the shop"."Orders" (customer, total) SELECT 'ann', 10 FROM generate_series(1, 10);
 
 -- what depends on the server is left out
-\set ill '(SELECT "check", subject, status, regexp_replace(detail, ''\\d{4}-\\d\\d-\\d\\d \\d\\d:\\d\\d \\w+'', ''WHEN'', ''g'') AS detail, remedy FROM rebate.doctor() WHERE status <> ''ok'' AND "check" <> ''transaction ids'' AND coalesce(subject, '''') NOT IN (''pg_cron'', ''rebate.delivery'', ''fsync'', ''full_page_writes'')) ill'
+\set ill '(SELECT "check", subject, status, regexp_replace(detail, ''\\d{4}-\\d\\d-\\d\\d \\d\\d:\\d\\d \\w+'', ''WHEN'', ''g'') AS detail, remedy FROM rebate.doctor() WHERE status <> ''ok'' AND "check" NOT IN (''transaction ids'', ''open transactions'') AND coalesce(subject, '''') NOT IN (''pg_cron'', ''rebate.delivery'', ''fsync'', ''full_page_writes'')) ill'
 SELECT * FROM :ill;
 -- \gexec calls each remedy as it is printed
 \pset format unaligned

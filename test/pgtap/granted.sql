@@ -14,6 +14,16 @@ CREATE ROLE rebate_test_stranger LOGIN;
 SELECT rebate.grant_right(replace(r, 'rebate_test_', ''), r) FROM unnest('{rebate_test_admin,rebate_test_author,rebate_test_auditor,rebate_test_operator}'::text[]) r;
 CREATE SCHEMA shop AUTHORIZATION rebate_test_admin;
 GRANT USAGE ON SCHEMA shop TO PUBLIC;
+CREATE FUNCTION hint(command text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    what text;
+BEGIN
+    EXECUTE command;
+    RETURN 'no error';
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS what = PG_EXCEPTION_HINT;
+    RETURN what;
+END $$;
 CREATE FUNCTION sorry(command text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
     said text;
@@ -152,6 +162,9 @@ RESET ROLE;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA rebate TO PUBLIC;
 SET ROLE rebate_test_stranger;
 SELECT matches(sorry($$SELECT rebate.grant_right('admin', 'rebate_test_stranger')$$), '^42501 .*"admin"', 'also with EXECUTE given by mistake');
+SELECT is(hint(command), format('SELECT rebate.grant_right(%L, %L).', name, 'rebate_test_stranger'), 'the hint names the least right that is enough: ' || command)
+FROM (VALUES ('SELECT rebate.stat_reset()', 'operator'), ('SELECT rebate.get_my_channel()', 'member'), ('SELECT * FROM rebate.erasures()', 'auditor'),
+    ('SELECT rebate.withdraw_rule(1)', 'author')) v (command, name);
 RESET ROLE;
 SET ROLE rebate_test_operator;
 SELECT matches(sorry($$SELECT rebate.grant_right('admin', 'rebate_test_operator')$$), '^42501 .*"admin"', 'nor who has another right');

@@ -389,9 +389,10 @@ order($node, 'postgres', 'alice');
 ok(wait_until($l, 3, sub { on_channel($l, $third_channel) > 0 }), 'a channel of the extension that came back speaks');
 
 # A new store in place of the old one, whose accounts start again with the same ids and with entry 1; so quickly that the
-# worker does not see the time between.
+# worker does not see the time between. Hints of the old one wait in the ring.
 $pid = worker($node, 'postgres');
 stand_still($node, $pid) or die 'the worker does not stand still';
+$node->safe_psql('postgres', q{INSERT INTO orders (customer, total) SELECT member, 100 FROM rebate_data.account ORDER BY account_id LIMIT 100});
 $node->safe_psql('postgres', qq{
     SET client_min_messages = warning;
     DROP EXTENSION rebate CASCADE;

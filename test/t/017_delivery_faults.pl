@@ -81,6 +81,16 @@ foreach my $when ('a new server', 'a restart')
     is_announced($l, 4, '%', "the first statement of $when, over 1,000 members");
     close_listener($l);
 }
+# While it was open others began, and have committed: the worker comes with its commit, and must not take it for seen.
+{
+    $node->restart;
+    my $l = listener($node, 'postgres', 'rebate');
+    my $first = session($node, 'postgres', "BEGIN; INSERT INTO orders (customer, total) SELECT 's' || n, 10 FROM generate_series(1, 1000) n;\n\\echo open\n", qr/open/);
+    $node->safe_psql('postgres', 'SELECT pg_current_xact_id()');
+    end_session($first, 'COMMIT;');
+    is_announced($l, 4, '%', 'a first transaction over 1,000 members, with others since its begin');
+    close_listener($l);
+}
 my $l = listener($node, 'postgres', 'rebate');
 
 # --- modes -----------------------------------------------------------------------------------------------------------
@@ -93,6 +103,48 @@ foreach my $mode ('off', 'commit')
     set_delivery($node, 'worker');
     order_of_many($node, 'postgres', 1000);
     is_announced($l, 4, 's%', "the first statement after $mode, over 1,000 members");
+}
+
+# A session that hears of the change before the worker does leaves a hint that the worker drops, but does not take for announced.
+{
+    set_delivery($node, 'off');
+    my $s = session($node, 'postgres', "SELECT 'pid ' || pg_backend_pid();\n", qr/pid \d+/);
+    my ($pid) = $s->{out} =~ /pid (\d+)/;
+    $node->safe_psql('postgres', 'ALTER SYSTEM SET rebate.delivery = worker');
+    kill 'HUP', $pid;
+    $s->{in} .= "INSERT INTO orders (customer, total) VALUES ('early', 10); SELECT setting FROM pg_settings WHERE name = 'rebate.delivery';\n";
+    $s->{run}->pump until $s->{out} =~ /^worker$/m;
+    $node->poll_query_until('postgres', 'SELECT ring_used = 0 FROM rebate.delivery_status') or die 'the hint stays';
+    set_delivery($node, 'worker');
+    is_announced($l, 4, 'early', 'an order of a session that knew the mode before the worker');
+    end_session($s, '');
+}
+
+# With statements that post by themselves the channel may be asked for between the posting and the commit.
+{
+    set_delivery($node, 'commit');
+    my $s = session($node, 'postgres', "SET rebate.posting = statement; INSERT INTO orders (customer, total) VALUES ('asks', 10);"
+        . " BEGIN; INSERT INTO orders (customer, total) VALUES ('asks', 10);\n\\echo open\n", qr/open/);
+    my $channel = $node->safe_psql('postgres', q{SELECT rebate.channel('asks')});
+    listen_on($l, $channel);
+    end_session($s, 'COMMIT;');
+    ok(wait_until($l, 2, sub { on_channel($l, $channel) }), 'a channel that was asked for before the commit speaks');
+    set_delivery($node, 'worker');
+}
+
+# Who may not have the database cannot send its worker away by trying.
+{
+    order($node, 'postgres', 'alice');
+    is_announced($l, 4, 'alice', 'an order');
+    my $pid = status($node, 'worker_pid');
+    $node->safe_psql('postgres', 'CREATE ROLE nobody_special LOGIN');
+    foreach my $command ('DROP DATABASE postgres', 'ALTER DATABASE postgres RENAME TO mine', 'CREATE DATABASE copy TEMPLATE postgres')
+    {
+        my (undef, undef, $error) = $node->psql('template1', $command, extra_params => [ '-U', 'nobody_special' ]);
+        like($error, qr/must be owner|permission denied/, "$command is refused");
+    }
+    is(status($node, 'worker_pid'), $pid, 'and the worker stays');
+    $node->safe_psql('postgres', 'DROP ROLE nobody_special');
 }
 
 # Under writers: whoever reads by cursor misses nothing, whether he is told or not.

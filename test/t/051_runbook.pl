@@ -429,16 +429,22 @@ try('pg_cron has no jobs, or they fail', db => 'jobs', shows => qr/^age\|/m,
 
 # two jobs of a role that is no more and of a database that was renamed, and a role that is kept from its work
 $node->safe_psql('jobs', q{SELECT cron.unschedule(jobid) FROM cron.job WHERE jobname NOT IN ('rebate mature', 'rebate fold', 'rebate age', 'rebate prune') OR username <> 'rebate_clock';
-    UPDATE cron.job SET active = true, username = CASE jobname WHEN 'rebate prune' THEN 'ghost' ELSE username END,
+    -- none of them just now: pg_cron may end when a job is taken away that it runs
+    UPDATE cron.job SET active = true, schedule = '17 3 1 1 *', jobname = CASE jobname WHEN 'rebate prune' THEN E'rebate prune\nx; DROP TABLE orders; --' ELSE jobname END, username = CASE jobname WHEN 'rebate prune' THEN 'ghost' WHEN 'rebate fold' THEN 'keeper' ELSE username END,
         database = CASE jobname WHEN 'rebate fold' THEN 'before_its_name' ELSE database END;
-    REVOKE rebate_owner FROM rebate_clock});
+    CREATE ROLE keeper LOGIN; SELECT rebate.grant_right('operator', 'keeper'); REVOKE rebate_owner FROM rebate_clock});
 my $jobs_line = 'a job of pg_cron fails, or its role or database is gone';
 try($jobs_line, db => 'jobs',
-    shows => qr/^fold\|.*for database "before_its_name".*^age\|its role "rebate_clock" has not the right "operator".*^mature\|.*right "operator".*^prune\|its role "ghost" is no more/ms,
+    shows => qr/^fold\|.*for database "before_its_name".*^age\|its role "rebate_clock" has not the right "operator".*^mature\|.*right "operator".*^prune\n.*its role "ghost" is no more/ms,
     after => sub {
         is($node->safe_psql('jobs', q{SELECT string_agg(job || ' of ' || username, ', ' ORDER BY job) FROM rebate.schedules()}),
-            'age of rebate_clock, fold of rebate_clock, mature of rebate_clock', 'the jobs are good again');
+            'fold of keeper', 'the jobs that nobody may run are gone');
+        is($node->safe_psql('jobs', q{SELECT count(*) FROM rebate.granted_rights WHERE role = 'rebate_clock'}), 0, 'and nobody was given a right');
+        is($node->safe_psql('jobs', q{SELECT count(*) > 0 FROM orders}), 't', 'nor is what stands in the name of a job executed');
     });
+$node->safe_psql('jobs', q{SELECT rebate.grant_right('operator', 'rebate_clock'); UPDATE cron.job SET username = 'rebate_clock'; SELECT rebate.revoke_right('operator', 'keeper'); DROP OWNED BY keeper; DROP ROLE keeper});
+try('pg_cron has no jobs, or they fail', db => 'jobs', shows => qr/^fold\|/m,
+    after => sub { is($node->safe_psql('jobs', q{SELECT count(*) FROM rebate.schedules() WHERE active}), 6, 'the line above: they are there again') });
 my $run = q{INSERT INTO cron.job_run_details (jobid, database, username, status, return_message) SELECT jobid, database, username, };
 $node->safe_psql('jobs', "ALTER ROLE rebate_clock SET statement_timeout = 1; $run 'failed', 'ERROR:  canceling statement due to statement timeout' FROM cron.job WHERE jobname = 'rebate fold'");
 try($jobs_line, db => 'jobs', shows => qr/^fold\|its last run by pg_cron failed: ERROR:  canceling/m,
