@@ -1,5 +1,6 @@
 """What happens to the orders of a stream besides statements: the clock, freezes, deferring, splits, partitions."""
 from datetime import timedelta
+from random import Random
 
 
 def lit(value):
@@ -21,7 +22,9 @@ class Life:
         self.replica = not plain and p(0.1)
         self.group_changes = p(0.6)
         self.archive = not plain and p(0.25)
-        self.drop = self.archive and p(0.6)
+        # with chances of its own, so that the streams of a seed stay what they are
+        self.drop_rng = Random(self.number)
+        self.drop = self.archive and self.drop_rng.random() < 0.6
         self.renames = not plain and p(0.25)
         self.erasure = not plain and p(0.3)
         self.approval = p(0.4)
@@ -225,7 +228,7 @@ class Life:
 
     def archive_item(self):
         text = 'RESET ROLE;\nCALL rebate.archive(clock_timestamp());'
-        if self.drop and self.rng.random() < 0.6:
+        if self.drop and self.drop_rng.random() < 0.6:
             text += "\nCALL rebate.drop_archived(clock_timestamp(), 'nowhere');"
         return ('raw', text)
 
