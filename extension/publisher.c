@@ -103,6 +103,17 @@ take_hints(void)
 	}
 }
 
+/* Nobody is to be told of what waits in the ring. */
+static void
+drop_hints(void)
+{
+	Hint		hint;
+	TimestampTz committed_at;
+
+	while (ring_pop(db, &hint, &committed_at))
+		;
+}
+
 /* Whether it is time to look, and there may be something to see */
 static bool
 look_is_due(void)
@@ -143,11 +154,7 @@ flush_visible(bool looked)
 static void
 follow_silently(void)
 {
-	Hint		hint;
-	TimestampTz committed_at;
-
-	while (ring_pop(db, &hint, &committed_at))
-		;
+	drop_hints();
 	pg_atomic_write_u32(&db->look, 0);
 	if (db->seen.valid && now_ms() - last_look < LOOK_INTERVAL_MS)
 		return;
@@ -174,6 +181,8 @@ publisher_store(void)
 
 	if (store == NULL)
 	{
+		/* nobody is to be told; the next worker looks from where this one was */
+		drop_hints();
 		AbortCurrentTransaction();
 		proc_exit(0);
 	}

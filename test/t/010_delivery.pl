@@ -370,11 +370,16 @@ is_announced($client, 1, 'z', 'all of it');
 close_listener($client);
 goes_through('DROP DATABASE wanted', 'the database with a listener gone is dropped');
 
-# The extension goes and comes back; the store stays.
+# The extension goes and comes back; the store stays, and a hint that was not read does not wait for ever.
+$pid = worker($node, 'postgres');
+stand_still($node, $pid) or die 'the worker does not stand still';
+order($node, 'postgres', 'alice');
 my $owner = $node->safe_psql('postgres', q{SELECT relowner::regrole FROM pg_class WHERE oid = 'rebate_data.account'::regclass});
 goes_through('SET client_min_messages = warning; DROP EXTENSION rebate CASCADE', 'DROP EXTENSION with a worker');
+kill 'CONT', $pid;
 $node->safe_psql('postgres', q{INSERT INTO orders (customer, total) VALUES ('unseen', 1)});
 usleep(1_500_000);
+is($node->safe_psql('postgres', q{CREATE EXTENSION rebate; SELECT ring_used FROM rebate.delivery_status; DROP EXTENSION rebate}), 0, 'the hint is gone');
 $node->safe_psql('postgres', qq{
     SET client_min_messages = warning;
     CREATE EXTENSION rebate;
