@@ -35,6 +35,9 @@
 /* Rows of a window at least, where there are workers */
 #define MIN_WINDOW		4096
 
+/* At the longest, in milliseconds, until the end of a worker is noticed */
+#define WORKER_PAUSE	20
+
 typedef struct Mature
 {
 	DueRow	   *rows;			/* account after account */
@@ -140,33 +143,43 @@ fill_window(Mature *m, DueWindow *window)
 	m->next += window_fill(window, &m->rows[m->next], m->nrows - m->next, window_size(m));
 }
 
-/*
- * The next window for this process; NULL if there is none.  Workers get theirs
- * first.
- */
-static DueWindow *
-next_window(Mature *m)
+/* Hand out windows until workers have enough of them. */
+static void
+hand_out(Mature *m)
 {
 	DueWindow  *window;
 
-	if (m->crew == NULL)
-	{
-		if (m->next == m->nrows)
-			return NULL;
-		if (m->window == NULL)
-			m->window = MemoryContextAlloc(GetMemoryChunkContext(m), sizeof(DueWindow));
-		fill_window(m, m->window);
-		return m->window;
-	}
-	if (m->window)
-		crew_release(m->window);
-	m->window = NULL;
 	while (m->next < m->nrows && (window = crew_free_window(m->crew)) != NULL)
 	{
 		fill_window(m, window);
 		crew_hand_out(m->crew, window);
 	}
-	return crew_take(m->crew);
+}
+
+/* The window that this process is at, or the next one; NULL if there is none. */
+static DueWindow *
+current_window(Mature *m)
+{
+	if (m->crew)
+	{
+		if (m->window && window_is_done(m->window))
+		{
+			crew_release(m->window);
+			m->window = NULL;
+		}
+		hand_out(m);
+		if (m->window == NULL)
+			m->window = crew_take(m->crew);
+		return m->window;
+	}
+	if (m->window == NULL)
+	{
+		m->window = MemoryContextAlloc(GetMemoryChunkContext(m), sizeof(DueWindow));
+		m->window->nrows = m->window->next = 0;
+	}
+	if (window_is_done(m->window) && m->next < m->nrows)
+		fill_window(m, m->window);
+	return window_is_done(m->window) ? NULL : m->window;
 }
 
 /* Is anything left of what was collected, here, with a worker or for one? */
@@ -182,30 +195,34 @@ is_at_work(ClockRun *run, const Mature *m)
 	return working;
 }
 
+static void
+sleep_ms(long timeout)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, timeout,
+					 PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
 /* A batch of what was collected.  Returns whether there may be more of it. */
 static bool
 next_batch(Store *store, ClockRun *run, Mature *m)
 {
+	DueWindow  *window = current_window(m);
 	PostedDue	posted = {0};
+	bool		more;
 
-	if (m->window == NULL || window_is_done(m->window))
+	if (window)
 	{
-		DueWindow  *window = next_window(m);
-
-		if (window == NULL)
-		{
-			bool		working = is_at_work(run, m);
-
-			if (working)
-				crew_wait();
-			return working;
-		}
-		m->window = window;
+		window->next += window_post(store, window, &m->batch, &posted);
+		run->done += posted.ndone;
+		run->busy += posted.nbusy;
 	}
-	m->window->next += window_post(store, m->window, &m->batch, &posted);
-	run->done += posted.ndone;
-	run->busy += posted.nbusy;
-	return is_at_work(run, m);
+	more = is_at_work(run, m);
+	/* who wakes us is done with a window; who is gone wakes nobody */
+	if (more && window == NULL)
+		sleep_ms(WORKER_PAUSE);
+	return more;
 }
 
 bool
@@ -234,10 +251,7 @@ clock_mature_step(Store *store, ClockRun *run)
 	}
 	if (run->busy > 0 && ++m->looks < MAX_LOOKS)
 	{
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LOOK_PAUSE,
-						 PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
+		sleep_ms(LOOK_PAUSE);
 		run->busy = 0;
 		look(store, run, m, PG_INT64_MIN + 1);
 		return true;

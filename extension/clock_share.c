@@ -13,7 +13,6 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
-#include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
@@ -22,9 +21,6 @@
 
 /* Windows in hand: those that they are at, and one more for each worker */
 #define NUM_SLOTS(nworkers)	(2 * (nworkers) + 1)
-
-/* At the longest, in milliseconds, until the end of a worker is noticed */
-#define WAIT_TIME			20
 
 struct ClockCrew
 {
@@ -62,6 +58,15 @@ share_release(DueWindow *window)
 	pg_atomic_exchange_u32(&slot_of(window)->state, SLOT_FREE);
 }
 
+/* There is something to do, or no more.  A worker that is gone leaves a latch that may be woken. */
+static void
+wake_workers(ClockShare *share)
+{
+	for (int i = 0; i < MAX_CLOCK_WORKERS; i++)
+		if (share->workers[i])
+			SetLatch(share->workers[i]);
+}
+
 /* The run or its process ends: workers stop after their batch. */
 static void
 tell_over(dsm_segment *segment, Datum arg)
@@ -69,9 +74,7 @@ tell_over(dsm_segment *segment, Datum arg)
 	ClockShare *share = (ClockShare *) DatumGetPointer(arg);
 
 	pg_atomic_exchange_u32(&share->over, 1);
-	for (int i = 0; i < MAX_CLOCK_WORKERS; i++)
-		if (share->workers[i])
-			SetLatch(share->workers[i]);
+	wake_workers(share);
 }
 
 /* The context of the run is deleted. */
@@ -122,6 +125,26 @@ create_segment(Size size)
 	return segment;
 }
 
+/* What the workers are to be, and nothing to do yet */
+static void
+init_share(ClockShare *share, int nslots)
+{
+	memset(share, 0, offsetof(ClockShare, slots));
+	strlcpy(share->version, REBATE_VERSION, sizeof(share->version));
+	share->dbid = MyDatabaseId;
+	share->session_user = GetSessionUserId();
+	share->user = GetUserId();
+	share->batch_time = rebate_clock_batch_time;
+	share->run = MyLatch;
+	pg_atomic_init_u32(&share->over, 0);
+	pg_atomic_init_u64(&share->done, 0);
+	pg_atomic_init_u64(&share->busy, 0);
+	pg_atomic_init_u64(&share->batches, 0);
+	share->nslots = nslots;
+	for (int i = 0; i < nslots; i++)
+		pg_atomic_init_u32(&share->slots[i].state, SLOT_FREE);
+}
+
 /* Ask the postmaster for a worker; false if there is no place for it. */
 static bool
 start_worker(ClockCrew *crew, int which)
@@ -157,26 +180,13 @@ crew_begin(const ClockRun *run, int nworkers)
 	if (segment == NULL)
 	{
 		ereport(NOTICE,
-				(errmsg("there is no shared memory for workers of rebate.%s()", "mature"),
+				(errmsg("there is no shared memory for workers of rebate.mature()"),
 				 errdetail("The run goes on without them.")));
 		return NULL;
 	}
 
 	share = dsm_segment_address(segment);
-	memset(share, 0, offsetof(ClockShare, slots));
-	strlcpy(share->version, REBATE_VERSION, sizeof(share->version));
-	share->dbid = MyDatabaseId;
-	share->session_user = GetSessionUserId();
-	share->user = GetUserId();
-	share->batch_time = rebate_clock_batch_time;
-	share->run = MyLatch;
-	pg_atomic_init_u32(&share->over, 0);
-	pg_atomic_init_u64(&share->done, 0);
-	pg_atomic_init_u64(&share->busy, 0);
-	pg_atomic_init_u64(&share->batches, 0);
-	share->nslots = nslots;
-	for (int i = 0; i < nslots; i++)
-		pg_atomic_init_u32(&share->slots[i].state, SLOT_FREE);
+	init_share(share, nslots);
 	on_dsm_detach(segment, tell_over, PointerGetDatum(share));
 
 	old = MemoryContextSwitchTo(run->context);
@@ -235,12 +245,8 @@ crew_free_window(ClockCrew *crew)
 void
 crew_hand_out(ClockCrew *crew, DueWindow *window)
 {
-	ClockShare *share = crew->share;
-
 	pg_atomic_exchange_u32(&slot_of(window)->state, SLOT_WAITS);
-	for (int i = 0; i < crew->nworkers; i++)
-		if (share->workers[i])
-			SetLatch(share->workers[i]);
+	wake_workers(crew->share);
 }
 
 DueWindow *
@@ -287,15 +293,6 @@ crew_has_work(const ClockCrew *crew)
 			return true;
 	}
 	return false;
-}
-
-void
-crew_wait(void)
-{
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, WAIT_TIME,
-					 PG_WAIT_EXTENSION);
-	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
 }
 
 void

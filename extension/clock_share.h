@@ -84,9 +84,6 @@ extern void crew_release(DueWindow *window);
 extern void crew_count(ClockCrew *crew, ClockRun *run);
 extern bool crew_has_work(const ClockCrew *crew);
 
-/* Wait for a worker to be done, or gone, for a moment */
-extern void crew_wait(void);
-
 /* Tell the caller of workers that left early. */
 extern void crew_report(ClockCrew *crew);
 

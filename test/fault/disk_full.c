@@ -84,3 +84,15 @@ posix_fallocate64(int fd, off_t offset, off_t size)
 {
 	return has_room(fd, offset + size) ? NEXT(posix_fallocate64) (fd, offset, size) : ENOSPC;
 }
+
+int
+ftruncate(int fd, off_t size)
+{
+	return has_room(fd, size) ? NEXT(ftruncate) (fd, size) : -1;
+}
+
+int
+ftruncate64(int fd, off_t size)
+{
+	return has_room(fd, size) ? NEXT(ftruncate64) (fd, size) : -1;
+}

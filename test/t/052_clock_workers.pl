@@ -191,18 +191,28 @@ foreach my $how ('pg_terminate_backend', 'pg_cancel_backend')
 
 # --- rights ------------------------------------------------------------------------------------------------------------
 
-sql(q{CREATE ROLE clerk LOGIN; CREATE ROLE operators NOLOGIN; GRANT operators TO clerk;
-    SELECT rebate.grant_right('operator', 'operators'); GRANT SET ON PARAMETER rebate.clock_workers TO clerk});
+# the right is not his own
+sql(q{CREATE ROLE clerk LOGIN NOINHERIT; CREATE ROLE operators NOLOGIN; GRANT operators TO clerk; SELECT rebate.grant_right('operator', 'operators')});
+my @as_clerk = ('SET SESSION AUTHORIZATION clerk', 'SET ROLE operators');
 
 {
-    my ($run, $lock) = blocked_run('SET SESSION AUTHORIZATION clerk', 'SET ROLE operators');
-    is(sql("SELECT usename FROM pg_stat_activity WHERE $worker"), 'clerk', 'a worker is who the session of the run is');
+    my $run = new_run(@as_clerk);
+    $run->simple($step);
+    wait_until("SELECT count(*) < $rows - 5000 FROM rebate_data.waiting");
+    is(sql("SELECT usename FROM pg_stat_activity WHERE $worker"), 'clerk', 'a worker is who the session of the run is, with the rights of its role');
+    $run->simple($call);
+    check_ledger('a role that was set');
+    $run->leave;
+}
+
+{
+    my ($run, $lock) = blocked_run(@as_clerk);
     my $from = log_size();
     $lock->simple(q{SELECT rebate.revoke_right('operator', 'operators')});
     $lock->simple('COMMIT');
     $run->receive;
     wait_without_worker();
-    like(log_since($from), qr/permission denied for the jobs of rebate/, 'it stops when the role of the run loses its right');
+    like(log_since($from), qr/permission denied for the jobs of rebate/, 'a worker stops when the role of the run loses its right');
     cmp_ok(waiting(), '>=', $rows - $first_batch, 'and has done nothing');
     is($run->simple($call), 'error 42501', 'as the run does');
     check_next_run('a right that is revoked');
@@ -216,7 +226,7 @@ foreach my $case (
         qr/permission denied for database "postgres"/ ])
 {
     my ($what, $before, $after, $why) = @$case;
-    my $run = new_run('SET SESSION AUTHORIZATION clerk');
+    my $run = new_run(@as_clerk);
     my $from = log_size();
     sql($before);
     $run->simple($step);
@@ -259,6 +269,28 @@ foreach my $places (0, 1)
     is(sql('SELECT state, done FROM rebate.jobs'), "finished|$rows", 'the run does all');
     wait_without_worker();
     check_ledger("$places places");
+    $run->leave;
+}
+
+if (-d '/dev/shm')
+{
+    my $dir = PostgreSQL::Test::Utils::tempdir;
+    my $full = '/dev/shm/PostgreSQL';    # as the names of shared memory begin
+    system_or_bail($ENV{CC} || 'cc', '-O1', '-shared', '-fPIC', '-Wall', '-o', "$dir/disk_full.so", "$FindBin::RealBin/../fault/disk_full.c", '-ldl');
+    $node->append_conf('postgresql.conf', "max_worker_processes = 8\ndynamic_shared_memory_type = posix");
+    $node->stop;
+    {
+        local $ENV{LD_PRELOAD} = "$dir/disk_full.so";
+        local $ENV{DISK_FULL} = $full;
+        $node->start;
+    }
+    my $run = new_run();
+    append_to_file("$full.flag", '');
+    my @heard = $run->query($call)->receive;
+    unlink "$full.flag";
+    is(notices(@heard), 'there is no shared memory for workers of rebate.mature()', 'shared memory is full');
+    is(sql('SELECT state, done FROM rebate.jobs'), "finished|$rows", 'the run does all');
+    check_ledger('no shared memory');
     $run->leave;
 }
 

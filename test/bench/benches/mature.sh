@@ -41,7 +41,9 @@ clock_runs() {
 	orders "$1"
 	[ "$(query rebate "SELECT count(*) FROM rebate.jobs WHERE state = 'running'")" = 1 ] ||
 		note "the clock was done before the orders of round $round: more would have to be due"
-	sample "$1" rows "$(query rebate "SELECT round(done / extract(epoch FROM progress_at - started_at)) FROM rebate.jobs WHERE progress_at > started_at")"
+	# progress is written once a second
+	sample "$1" rows "$(query rebate "SELECT coalesce(max(round(done / extract(epoch FROM progress_at - started_at))), 0)
+		FROM rebate.jobs WHERE progress_at > started_at + interval '1 second'")"
 	query rebate "SELECT pg_cancel_backend(pid) FROM rebate.jobs WHERE state = 'running'" >/dev/null
 	wait "${load_of[clock]}" || :
 	unset 'load_of[clock]'
