@@ -223,7 +223,11 @@ class Life:
         return ('raw', (self.settle() if self.defer else 'RESET ROLE;\n') + 'SELECT * FROM rebate.retry();')
 
     def archive_item(self):
-        return ('raw', 'RESET ROLE;\nCALL rebate.archive(clock_timestamp());')
+        # the entry that opens a rebate stays, and so does an account's last: these make others
+        more = 'UPDATE %s SET total = total * 2, price = price * 2;\n' % self.rng.choice(self.tables) * 3
+        parts = self.rng.choice([['1'], ['0.5'], ['0.3', '1'], ['0.5', '1']])
+        return ('raw', self.settle() + '\n%s\n%sRESET ROLE;\n' % (self.become(), more) + '\n'.join(
+            "SELECT model.archive_moment(%s) AS moment \\gset\nCALL rebate.archive(:'moment');\nSELECT model.archived();" % part for part in parts))
 
     # -- members --------------------------------------------------------------------
 
