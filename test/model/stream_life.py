@@ -23,7 +23,7 @@ class Life:
         self.archive = not plain and p(0.25)
         self.renames = not plain and p(0.25)
         self.erasure = not plain and p(0.3)
-        self.approval = p(0.4)
+        self.approval = p(0.6)
         self.new_members = []
 
     def restrict_life(self):
@@ -261,7 +261,12 @@ class Life:
 
     def approve_item(self):
         r = self.rng
-        text = self.second('SELECT model.decide_draft(%s, %s);' % (r.choice(['true', 'false']), r.choice(['true', 'true', 'true', 'false'])))
+        decide = lambda newest, approves: self.second('SELECT model.decide_draft(%s, %s);' % (newest, approves))
+        text = decide(r.choice(['true', 'false']), r.choice(['true', 'true', 'true', 'false']))
+        if r.random() < 0.4:
+            # two drafts of one rule: who approves the later one makes the other stale
+            name = r.choice(self.rule_names)
+            text = '%s\n%s\n%s\n%s' % (self.set_rule(name, True), self.set_rule(name, True), decide('true', 'true'), decide('true', 'true'))
         if not self.splits and not self.ageing and r.random() < 0.3:
             become = self.become()
             text = '%s\nBEGIN;\n%s;\nRESET ROLE;\n%s\n%s\n%s;\n%s' % (become, self.dml(), text, become, self.dml(), r.choice(['COMMIT;', 'COMMIT;', 'ROLLBACK;']))
