@@ -254,7 +254,10 @@ class Life:
     def erase_item(self):
         who = lit(self.a_member())
         off = self.rng.random() < 0.7
-        return ('raw', (self.settle() if self.defer else 'RESET ROLE;\n') + ('SELECT rebate.request_erasure(coalesce((SELECT now FROM model.alias WHERE old = %s), %s));\n' % (who, who) if off else '')
+        # a balance below zero is written off the other way
+        below = '%s\nUPDATE %s SET total = -abs(total), price = -abs(price), refunded = 0 WHERE customer = %s;\n' % (
+            self.become(), self.rng.choice(self.tables), who) if self.negatives and self.rng.random() < 0.7 else ''
+        return ('raw', below + (self.settle() if self.defer else 'RESET ROLE;\n') + ('SELECT rebate.request_erasure(coalesce((SELECT now FROM model.alias WHERE old = %s), %s));\n' % (who, who) if off else '')
                 + self.second(self.alone('SELECT model.erase_member(%s, %s);' % (who, str(off).lower()))))
 
     # -- a second person for rules --------------------------------------------------
