@@ -179,6 +179,7 @@ write_off(Posting *p, PostAccount *account, Form_accrual row, const char *order_
 	};
 
 	what.effective_date = post_local_date(p, what.event_at);
+	counters_add_of(p->store, row->source_id, CT_ENTRIES, 1);
 	if (row->earned > 0)
 		post_add_movement(account, &what, ENTRY_WRITE_OFF, bucket, -1, house, row->earned);
 	else
@@ -279,7 +280,6 @@ rename_account(Posting *p, PostAccount *account, const MemberChange *change)
 		int64		last = ((Form_account) GETSTRUCT(newtuple))->last_entry;
 		HeapTuple	announced = heap_copytuple(newtuple);
 
-		counters_add(CT_ENTRIES, last - before);
 		/* as it was before, but by the handle of today */
 		((Form_account) GETSTRUCT(announced))->last_entry = before;
 		delivery_posted(p->account_table.rel, account->account_id, announced, last);

@@ -244,6 +244,37 @@ BEGIN
 END
 $$;
 
+-- Before rebate.archive(): before which moment it is to move entries, the one that so large a part of them is older than.
+CREATE TABLE model.archive (run serial, before timestamptz NOT NULL);
+CREATE FUNCTION model.archive_moment(part numeric) RETURNS text
+LANGUAGE plpgsql AS $$
+DECLARE
+	moment timestamptz;
+BEGIN
+	PERFORM rebate.flush();
+	SELECT posted_at INTO moment FROM rebate_data.ledger ORDER BY posted_at
+		OFFSET (SELECT floor(count(*) * part) FROM rebate_data.ledger) LIMIT 1;
+	moment := coalesce(moment, clock_timestamp());
+	INSERT INTO model.archive (before) VALUES (moment);
+	RETURN to_char(moment AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US+00');
+END
+$$;
+
+-- And after it: all of them are moved, but the last of an account, and those that opened a rebate.
+CREATE FUNCTION model.archived() RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+	n bigint;
+BEGIN
+	SELECT count(*) INTO n
+	  FROM rebate_data.entry e JOIN rebate_data.account a USING (account_id)
+	 WHERE e.seq < a.last_entry AND e.posted_at < (SELECT before FROM model.archive ORDER BY run DESC LIMIT 1);
+	IF n > 0 THEN
+		RAISE EXCEPTION 'model: % entries are not archived', n;
+	END IF;
+END
+$$;
+
 -- The mode of a group is pinned in the versions of its rules: a change writes new ones.
 CREATE FUNCTION model.set_group(name text, mode text) RETURNS void
 LANGUAGE plpgsql AS $$
@@ -602,6 +633,24 @@ BEGIN
 			OR ROW(b.tracked, b.pending, b.maturing, b.available, b.held) <>
 			   ROW(coalesce(w.tracked, 0), coalesce(w.pending, 0), coalesce(w.maturing, 0), coalesce(w.available, 0), 0::numeric)
 		 ORDER BY 1;
+
+	-- what is archived is old enough, and not the last of its account
+	RETURN QUERY
+		SELECT format('entry %s of account %s is archived', e.seq, e.account_id)
+		  FROM rebate_data.entry_archive e JOIN rebate_data.account a USING (account_id)
+		 WHERE e.seq >= a.last_entry OR NOT EXISTS (SELECT FROM model.archive m WHERE e.posted_at < m.before);
+
+	-- where it ends is known with the balances of then
+	RETURN QUERY
+		SELECT format('archive of account %s ends at %s, the last entry that was archived is %s', account_id, b, e)
+		  FROM (SELECT DISTINCT ON (account_id) account_id, seq, posted_at, coalesce(tracked, 0) AS tracked, coalesce(pending, 0) AS pending,
+					   coalesce(maturing, 0) AS maturing, coalesce(available, 0) AS available
+				  FROM (SELECT account_id, seq, posted_at, tracked, pending, maturing, available FROM rebate_data.entry_archive
+						 UNION ALL SELECT account_id, seq, posted_at, tracked, pending, maturing, available FROM rebate_data.carried) a
+				 ORDER BY account_id, seq DESC) e
+		  FULL JOIN rebate_data.boundary b USING (account_id)
+		 WHERE ROW(b.seq, b.posted_at, b.tracked, b.pending, b.maturing, b.available)
+			   IS DISTINCT FROM ROW(e.seq, e.posted_at, e.tracked, e.pending, e.maturing, e.available);
 
 	-- entries: dense behind those that were dropped, and each leaves the balances that the one before and its two sides make
 	RETURN QUERY

@@ -87,6 +87,8 @@ class Stream(Life, Sessions):
         self.old_times = self.order_time and not plain and p(0.3)
         self.truncates = not plain and p(0.3)
         self.sessions = r.choice([2, 3]) if p(0.12) else 0
+        self.crowded = p(0.2)                       # rules that compete for the same orders
+        self.late_keys = self.rule_changes and p(0.7)   # orders that first come when rules have changed
         self.members = None             # of the session whose statements are made
         self.choose_life()
         for feature in AVOID:
@@ -97,6 +99,10 @@ class Stream(Life, Sessions):
         self.keys = self.make_keys(10 if self.sessions else r.choice([4, 7, 10]))
         self.originals = self.keys[:len(self.keys) // 2]
         self.choose_split_keys()
+        self.late = []
+        if self.late_keys and not self.sessions:
+            n = max(1, 2 * len(self.keys) // 5)
+            self.keys, self.late = self.keys[:-n], self.keys[-n:]
         if self.returns and 'cur' in self.currency:
             self.currency = 'EUR'           # a return in another currency would fail
         if self.abort:
@@ -372,7 +378,7 @@ CREATE TRIGGER %(n)sstatement AFTER INSERT OR UPDATE ON %(t)s FOR EACH STATEMENT
         self.groups = {}
         groups = []
         for name, mode in (('g first', 'first'), ('g best', 'best'), ('g stack', 'stack')):
-            if r.random() < 0.5:
+            if r.random() < 0.5 or self.crowded and mode == 'best':
                 self.groups[name] = mode
                 groups.append("SELECT model.set_group(%s, '%s');" % (lit(name), mode))
         self.rule_names = ['r%d' % i for i in range(1, r.choice([2, 4, 7]) + 1)]
@@ -391,9 +397,11 @@ CREATE TRIGGER %(n)sstatement AFTER INSERT OR UPDATE ON %(t)s FOR EACH STATEMENT
         r = self.rng
         p = lambda x: r.random() < x
         a = {}
-        formula = r.choice(['percent', 'percent', 'percent', 'fixed', 'per_unit' if self.quantity else 'fixed'])
+        # one that pays for nearly all orders: else most streams have none that is paid for
+        broad = name == 'r1' and p(0.5 if change else 0.9)
+        formula = 'percent' if broad else r.choice(['percent', 'percent', 'percent', 'fixed', 'per_unit' if self.quantity else 'fixed'])
         currency = None
-        if formula != 'percent' or p(0.8 if self.splits else 0.4):
+        if formula != 'percent' or not broad and p(0.8 if self.splits else 0.4):
             currency = self.rule_currency()
             a['currency'] = lit(currency)
         if formula == 'percent':
@@ -402,17 +410,18 @@ CREATE TRIGGER %(n)sstatement AFTER INSERT OR UPDATE ON %(t)s FOR EACH STATEMENT
             a[formula] = str(self.money(currency, 1, 3, 0.5, 0.125, 2.005, 0.333))
         scopes = ['{"country": "DE"}', '{"country": ["DE", "AT"]}', '{"shop": [1, 2]}', '{"shop": 1, "country": ["AT", "DE"]}',
                   '{"weight": 1.50}', '{"weight": ["2", 1.5]}', '{"cat": "b"}', '{"cat": ["b ", "c"], "shop": [1, 2, 3]}']
-        if p(0.25 if self.splits else 0.5):
+        wide = self.crowded or self.late_keys       # for more orders
+        if not broad and p(0.1 if wide else 0.25 if self.splits else 0.5):
             scope = r.choice(scopes[:-2] if p(0.7) else scopes[:-1] + ['{"cat": ["b", "c"], "shop": [1, 2, 3]}'])
             if self.attributes:
                 scope = scope.replace('DE', 'de').replace('AT', 'at')
             a['scope'] = lit(scope)
-        if p(0.1 if self.splits else 0.3):
+        if not broad and p(0.1 if self.splits or wide else 0.3):
             a['condition'] = lit(r.choice([
                 "country = 'DE'", 'total > 20', "qty >= 2 AND cat <> 'b'", "note IS DISTINCT FROM 'x'", 'weight / 2 > 0.8',
                 'length(note) > 3', 'coalesce(discount, 0) = 0', "country IN ('DE', 'CH')", 'shop % 2 = 1', "lower(country) = 'de'",
                 "CASE WHEN shop IS NULL THEN true ELSE total BETWEEN 10 AND 1000 END", 'NULL', "refunded > 0"]))
-        group = r.choice([None, None] + list(self.groups))
+        group = 'g best' if self.crowded and p(0.7) else r.choice([None, None] + list(self.groups))
         if group:
             a['rule_group'] = lit(group)
         if formula == 'percent' and p(0.25):
@@ -431,7 +440,7 @@ CREATE TRIGGER %(n)sstatement AFTER INSERT OR UPDATE ON %(t)s FOR EACH STATEMENT
             a['unlinked_return'] = lit('ignore')
         if p(0.7 if self.clock else 0.4):
             a['hold'] = lit(r.choice(['14 days', '1 month', '36 hours', '0', '1 day 2 hours']))
-        if p(0.4):
+        if p(0.8 if self.crowded else 0.4):
             a['priority'] = str(r.choice([1, 5, -2]))
         if self.order_time:
             start = r.choice([-100, -100, -100, -5, -2, None] if change else [-100, -100, -100, -5])
@@ -439,9 +448,9 @@ CREATE TRIGGER %(n)sstatement AFTER INSERT OR UPDATE ON %(t)s FOR EACH STATEMENT
             start = r.choice([None, -100, -5]) if change or p(0.5) else None
         if start is not None:
             a['valid_from'] = self.instant(start)
-        if p(0.2):
+        if not broad and p(0.2):
             a['valid_to'] = self.instant(r.choice([-1, 5, 5]) if start is not None else 5)
-        if p(0.2):
+        if not broad and p(0.2):
             a['source'] = lit(r.choice(self.tables))
         return 'SELECT model.set_rule(%s, %s);' % (lit(name), ', '.join('%s => %s' % x for x in a.items()))
 
@@ -787,14 +796,29 @@ CREATE TRIGGER %(n)sstatement AFTER INSERT OR UPDATE ON %(t)s FOR EACH STATEMENT
                 become, self.dml(), text, become, self.dml(), self.dml())
         return 'RESET ROLE;\nSELECT model.observe();\n%s\nRESET ROLE;\nSELECT model.observe();' % text
 
+    def late_order(self):
+        """An order that nobody has seen under the rules of before."""
+        key = self.late.pop()
+        self.keys.append(key)
+        member = next(m for m in iter(lambda: self.value('customer'), '') if m != 'NULL')
+        good = {'customer': member, 'total': '80', 'price': '80', 'discount': '0'}
+        if self.status:
+            good['status'] = lit(self.rng.choice([x for x, phase in self.statuses.items() if phase != 'void']))
+        return self.insert(self.table(), [key], good) + ';'
+
     def make_items(self):
         r = self.rng
         n = r.randint(12, 30)
+        changed = False
         for i in range(n):
             x = r.random()
+            if changed and self.late and r.random() < 0.7:
+                self.items.append(('dml', self.late_order()))
+            changed = False
             lived = self.live() if i >= 3 else None
             if lived:
                 self.items.append(lived)
+                changed = 'model.decide_draft' in lived[1]
             elif i < 3:
                 self.items.append(('dml', self.insert(self.tables[0] if i == 0 else self.table(), self.some_keys(1, 3)) + '\n\tON CONFLICT DO NOTHING;'))
             elif x < 0.28 and not self.ageing:
@@ -805,8 +829,9 @@ CREATE TRIGGER %(n)sstatement AFTER INSERT OR UPDATE ON %(t)s FOR EACH STATEMENT
                 self.items.append(('dml', self.copy(self.table(), self.some_keys(1, 3))))
             elif x < 0.45 and self.fails:
                 self.items.append(('raw', 'RESET ROLE;\n' + self.fail()))
-            elif x < 0.53 and self.rule_changes:
+            elif x < (0.6 if self.late else 0.53) and self.rule_changes:
                 self.items.append(('raw', self.rule_change()))
+                changed = True
             elif x < 0.60 and self.rekeys and not self.loose_rekeys:
                 text, t, a, b = self.rekey()
                 self.items.append(('raw', 'RESET ROLE;\nSELECT model.observe();\n%s\n%s;\nRESET ROLE;\nSELECT model.rekeyed(%s, %s, %s);' % (

@@ -27,7 +27,7 @@ class Life:
         self.drop = self.archive and self.drop_rng.random() < 0.6
         self.renames = not plain and p(0.25)
         self.erasure = not plain and p(0.3)
-        self.approval = p(0.4)
+        self.approval = p(0.6)
         self.new_members = []
 
     def restrict_life(self):
@@ -227,10 +227,12 @@ class Life:
         return ('raw', (self.settle() if self.defer else 'RESET ROLE;\n') + 'SELECT * FROM rebate.retry();')
 
     def archive_item(self):
-        text = 'RESET ROLE;\nCALL rebate.archive(clock_timestamp());'
-        if self.drop and self.drop_rng.random() < 0.6:
-            text += "\nCALL rebate.drop_archived(clock_timestamp(), 'nowhere');"
-        return ('raw', text)
+        # the entry that opens a rebate stays, and so does an account's last: these make others
+        more = 'UPDATE %s SET total = total * 2, price = price * 2;\n' % self.rng.choice(self.tables) * 3
+        drop = "\nCALL rebate.drop_archived(clock_timestamp(), 'nowhere');" if self.drop and self.drop_rng.random() < 0.6 else ''
+        parts = self.rng.choice([['1'], ['0.5'], ['0.3', '1'], ['0.5', '1']])
+        return ('raw', self.settle() + '\n%s\n%sRESET ROLE;\n' % (self.become(), more) + '\n'.join(
+            "SELECT model.archive_moment(%s) AS moment \\gset\nCALL rebate.archive(:'moment');\nSELECT model.archived();" % part for part in parts) + drop)
 
     # -- members --------------------------------------------------------------------
 
@@ -257,14 +259,22 @@ class Life:
     def erase_item(self):
         who = lit(self.a_member())
         off = self.rng.random() < 0.7
-        return ('raw', (self.settle() if self.defer else 'RESET ROLE;\n') + ('SELECT rebate.request_erasure(coalesce((SELECT now FROM model.alias WHERE old = %s), %s));\n' % (who, who) if off else '')
+        # a balance below zero is written off the other way
+        below = '%s\nUPDATE %s SET total = -abs(total), price = -abs(price), refunded = 0 WHERE customer = %s;\n' % (
+            self.become(), self.rng.choice(self.tables), who) if self.negatives and self.rng.random() < 0.7 else ''
+        return ('raw', below + (self.settle() if self.defer else 'RESET ROLE;\n') + ('SELECT rebate.request_erasure(coalesce((SELECT now FROM model.alias WHERE old = %s), %s));\n' % (who, who) if off else '')
                 + self.second(self.alone('SELECT model.erase_member(%s, %s);' % (who, str(off).lower()))))
 
     # -- a second person for rules --------------------------------------------------
 
     def approve_item(self):
         r = self.rng
-        text = self.second('SELECT model.decide_draft(%s, %s);' % (r.choice(['true', 'false']), r.choice(['true', 'true', 'true', 'false'])))
+        decide = lambda newest, approves: self.second('SELECT model.decide_draft(%s, %s);' % (newest, approves))
+        text = decide(r.choice(['true', 'false']), r.choice(['true', 'true', 'true', 'false']))
+        if r.random() < 0.4:
+            # two drafts of one rule: who approves the later one makes the other stale
+            name = r.choice(self.rule_names)
+            text = '%s\n%s\n%s\n%s' % (self.set_rule(name, True), self.set_rule(name, True), decide('true', 'true'), decide('true', 'true'))
         if not self.splits and not self.ageing and r.random() < 0.3:
             become = self.become()
             text = '%s\nBEGIN;\n%s;\nRESET ROLE;\n%s\n%s\n%s;\n%s' % (become, self.dml(), text, become, self.dml(), r.choice(['COMMIT;', 'COMMIT;', 'ROLLBACK;']))

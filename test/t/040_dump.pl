@@ -107,7 +107,17 @@ $old->safe_psql('shop', q{
     INSERT INTO orders (id, customer, total) VALUES (1000, 'm1', 'NaN');
     INSERT INTO shop."Order Lines" SELECT i, j, 'm' || i % 3, 1000 + i FROM generate_series(1, 10) i, generate_series(1, 3) j});
 $old->safe_psql('shop', q{SELECT rebate.grant_right('member', 'reader'), rebate.map_login('reader', 'm1')});
+# what is seldom there
+$old->safe_psql('shop', q{
+    SELECT rebate.freeze('orders', '6', 'review');
+    SELECT rebate.set_group('best of', 'best');
+    SELECT rebate.replace_member('m5', 'm55');
+    CALL rebate.fold()});
 my $channel  = $old->safe_psql('shop', q{SELECT rebate.channel('m1')});
+# and the rows of every table of the store, without its epochs, which are the copy's own
+$parts{store} = $old->safe_psql('shop', q{
+    SELECT string_agg(format('SELECT %L AS name, t::text AS row FROM rebate_data.%1$I t', c.relname), ' UNION ALL ') || ' ORDER BY 1, 2'
+      FROM pg_class c WHERE c.relnamespace = 'rebate_data'::regnamespace AND c.relkind = 'r' AND c.relname <> 'epoch'});
 my $contents = contents($old, 'shop');
 is(scalar keys %$contents, scalar keys %parts, 'all parts are read');
 cmp_ok(length $contents->{$_}, '>', 20, "there are $_") foreach sort keys %parts;
