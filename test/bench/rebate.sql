@@ -2,5 +2,7 @@
 CREATE EXTENSION rebate;
 SELECT rebate.attach('orders', member => 'customer_id', amount => 'amount', currency => 'EUR',
 	order_time => 'created_at', attributes => '{"merchant": "merchant_id"}');
-SELECT rebate.set_rule('merchant ' || m, percent => 1 + m % 10, scope => jsonb_build_object('merchant', m::text))
-FROM generate_series(1, :merchants) m;
+-- each in a transaction of its own: in one, all would have to pass over the versions of the others' generation
+SELECT format('SELECT rebate.set_rule(''merchant %s'', percent => %s, scope => ''{"merchant": "%s"}'')', m, 1 + m % 10, m)
+FROM generate_series(1, :merchants) m
+\gexec

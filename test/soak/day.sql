@@ -24,6 +24,9 @@ SELECT rebate.reconcile('orders', deferred_only => true) \g /dev/null
 
 -- life goes on
 UPDATE orders o SET state = 'shipped', shipped_at = soak.at(:day, act.b / 110.0) FROM act WHERE o.id = act.id AND act.state = 'paid' AND act.a < 90;
+-- some returns do not stay: they go before what is refunded and returned, so that no order that pays something at the end of the day is at zero
+-- in between, which would end what had matured of it
+DELETE FROM orders o USING (SELECT id FROM orders WHERE original IS NOT NULL AND soak.draw(n, 4000 + :day, 300) = 0) d WHERE o.id = d.id;
 UPDATE orders o SET refunded = CASE WHEN act.b < 20 THEN o.amount WHEN act.b < 60 THEN round(o.amount * act.b / 100, CASE o.curr WHEN 'JPY' THEN 0 ELSE 2 END) ELSE 0 END
 FROM act WHERE o.id = act.id AND o.amount > 0 AND act.a BETWEEN 100 AND 115;
 UPDATE orders o SET state = 'cancelled' FROM act WHERE o.id = act.id AND act.state <> 'cancelled' AND act.a BETWEEN 116 AND 121;
@@ -34,8 +37,7 @@ INSERT INTO soak.moved SELECT unnest(ARRAY[customer, 'm' || b]) FROM act WHERE a
 UPDATE orders o SET customer = 'm' || act.b FROM act WHERE o.id = act.id AND act.a BETWEEN 155 AND 156;
 UPDATE orders o SET amount = 10 + act.b FROM act WHERE o.id = act.id AND o.amount IS NULL AND act.a < 200;
 DELETE FROM orders o USING act WHERE o.id = act.id AND act.a = 157;
--- returned in rows of their own, of which some do not stay: these go first, so that no order is at zero between them
-DELETE FROM orders o USING (SELECT id FROM orders WHERE original IS NOT NULL AND soak.draw(n, 4000 + :day, 300) = 0) d WHERE o.id = d.id;
+-- returned in rows of their own
 INSERT INTO orders SELECT nextval('soak.n'), currval('soak.n'), o.customer, o.merchant, -round(o.amount / 3, CASE o.curr WHEN 'JPY' THEN 0 ELSE 2 END) - CASE o.curr WHEN 'JPY' THEN 1 ELSE 0.01 END,
 	o.curr, 0, 'shipped', soak.at(:day, act.b / 110.0), soak.at(:day, act.b / 110.0), o.id, :day
 FROM act JOIN orders o ON o.id = act.id WHERE o.amount > 0 AND act.a BETWEEN 158 AND 166;
@@ -79,6 +81,8 @@ UPDATE soak.place SET cursor = (SELECT cursor FROM new ORDER BY i DESC LIMIT 1) 
 CALL soak.end_of(:day);
 \o :out
 SELECT format('day %s: %s', :day, d) FROM soak.difference() d LIMIT 5;
+SELECT format('day %s: order %s', :day, o) FROM (SELECT DISTINCT split_part(account, ' ', 1) AS who FROM soak.difference() WHERE what = 'member' LIMIT 3) d,
+	LATERAL soak.orders_of(d.who) o LIMIT 10;
 
 -- some leave for good: one person asks, another agrees
 \if :erase

@@ -173,6 +173,17 @@ FULL JOIN (SELECT code, currency AS curr, balance FROM rebate.trial_balance) t U
 WHERE COALESCE(m.amount, 0) <> COALESCE(t.balance, 0)
 $$;
 
+-- Of which orders of a member that comes: what the model says of each rebate, and the ledger.
+CREATE FUNCTION soak.orders_of(who text) RETURNS TABLE (n bigint, id text, rule text, model text, ledger text, row_now orders, disputes text) LANGUAGE sql AS $$
+SELECT COALESCE(o.n, w.n), COALESCE(o.id::text, a.order_key), rule, w.said, a.said, o, (SELECT string_agg(format('%s to %s', since, until), ', ' ORDER BY since) FROM soak.dispute d WHERE d.n = o.n)
+FROM (SELECT w.n, o.id::text AS order_key, w.rule, format('%s in %s, due %s, matured %s', w.amount, v.bucket, w.due, w.matured) AS said, w.amount, v.bucket
+	FROM soak.wanted w JOIN soak.wish v USING (n, rule) JOIN orders o USING (n) WHERE w.customer = who) w
+FULL JOIN (SELECT order_key, rule, format('%s in %s, due %s, confirmed %s', earned, bucket, due, confirmed_at) AS said, earned AS amount, bucket
+	FROM rebate.accruals WHERE member = who AND earned <> 0) a USING (order_key, rule)
+LEFT JOIN orders o ON o.id::text = order_key
+WHERE (w.amount, w.bucket) IS DISTINCT FROM (a.amount, a.bucket)
+$$;
+
 -- Of all orders once more: where what was kept from day to day is not what the rows say now.
 CREATE VIEW soak.forgotten AS
 SELECT n, rule, w.customer AS kept, r.customer AS now, w.amount AS kept_amount, r.amount AS now_amount
