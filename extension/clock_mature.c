@@ -164,7 +164,7 @@ current_window(Mature *m)
 	{
 		if (m->window && window_is_done(m->window))
 		{
-			crew_release(m->window);
+			share_release(m->window);
 			m->window = NULL;
 		}
 		hand_out(m);

@@ -267,12 +267,6 @@ crew_take(ClockCrew *crew)
 }
 
 void
-crew_release(DueWindow *window)
-{
-	share_release(window);
-}
-
-void
 crew_count(ClockCrew *crew, ClockRun *run)
 {
 	ClockShare *share = crew->share;

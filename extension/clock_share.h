@@ -75,10 +75,9 @@ extern void crew_hand_out(ClockCrew *crew, DueWindow *window);
 
 /*
  * A window for the run itself, one that nobody has taken or whose worker is gone;
- * NULL if there is none.  And when it is done:
+ * NULL if there is none
  */
 extern DueWindow *crew_take(ClockCrew *crew);
-extern void crew_release(DueWindow *window);
 
 /* Count in what workers did since the last time.  Is there a window with one of them, or for one? */
 extern void crew_count(ClockCrew *crew, ClockRun *run);
@@ -87,7 +86,7 @@ extern bool crew_has_work(const ClockCrew *crew);
 /* Tell the caller of workers that left early. */
 extern void crew_report(ClockCrew *crew);
 
-/* Both sides: take a window that waits, as this one; NULL if there is none */
+/* Both sides: take a window that waits, as this one (NULL: there is none); free it when it is done */
 extern DueWindow *share_take(ClockShare *share, uint32 taker);
 extern void share_release(DueWindow *window);
 
