@@ -6,6 +6,10 @@
 partitions=${BENCH_PARTITIONS:-1000}
 many_members=${BENCH_MANY_MEMBERS:-10000000}
 many_rules=${BENCH_MANY_RULES:-100000}
+# Shared buffers that hold all of so many members, and how long orders go on before they count: until most pages of the
+# accounts were changed once after the checkpoint, and so not every order pays for writing two of them as a whole.
+members_buffers=${BENCH_MEMBERS_BUFFERS:-10GB}
+members_warm_up=${BENCH_MEMBERS_WARM_UP:-60}
 parts=${BENCH_PARTS:-partitions members rules}
 
 part() { case " $parts " in *" $1 "*) return 0 ;; esac; return 1; }
@@ -23,7 +27,7 @@ load() {
 }
 bench_load() { load "$1"; }
 
-compare() {                             # METRIC LARGE SMALL [PLAIN_LARGE PLAIN_SMALL]
+compare() {                             # METRIC LARGE SMALL [PLAIN_LARGE PLAIN_SMALL]; the servers stay
 	note_server "$2"
 	samples_new
 	turns "$rounds" load pinned "$3" "$2" "${@:4}"
@@ -32,7 +36,15 @@ compare() {                             # METRIC LARGE SMALL [PLAIN_LARGE PLAIN_
 	if [ $# -gt 3 ]; then note_vs "$4" "$5" cpu; fi
 	bench_check "$2"
 	bench_check "$3"
-	bench_servers_end
+}
+
+# The same server with shared buffers for all that it has, and that in them.
+in_memory() {                           # VARIANT
+	query "$1" "ALTER SYSTEM SET shared_buffers = '$members_buffers'"
+	restart "$1" 0
+	query "$1" 'CREATE EXTENSION IF NOT EXISTS pg_prewarm' >/dev/null
+	note "$1: $(query "$1" "SELECT pg_size_pretty(8192 * sum(pg_prewarm(oid))) FROM pg_class WHERE relkind IN ('r', 'i')
+		AND relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace, 'pg_toast'::regnamespace)") in shared buffers"
 }
 
 partitioned_shop() {                    # VARIANT PARTITIONS
@@ -50,6 +62,7 @@ bench_measure() {
 		partitioned_shop partitions_12 12
 		partitioned_shop "partitions_$partitions" "$partitions"
 		compare partitions_ratio "partitions_$partitions" partitions_12
+		bench_servers_end
 	fi
 	if part members; then
 		local kind variant
@@ -58,11 +71,16 @@ bench_measure() {
 			bench_shop "${variant}_$members" 1000 "$kind"
 			members=$many_members bench_shop "${variant}_$many_members" 1000 "$kind"
 		done
+		local warm_up=$members_warm_up
 		compare members_ratio "members_$many_members" "members_$members" "plain_$many_members" "plain_$members"
+		for kind in members plain; do in_memory "${kind}_$many_members"; done
+		compare members_ratio_in_memory "members_$many_members" "members_$members" "plain_$many_members" "plain_$members"
+		bench_servers_end
 	fi
 	if part rules; then
 		bench_shop rules_1000 1000 rebate
 		bench_shop "rules_$many_rules" "$many_rules" rebate
 		compare rules_ratio "rules_$many_rules" rules_1000
+		bench_servers_end
 	fi
 }
