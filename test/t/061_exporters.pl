@@ -41,6 +41,7 @@ $node->safe_psql('postgres', q{
     RESET rebate.mode;
     SELECT rebate.reconcile('orders');
     CALL rebate.fold();
+    SELECT rebate.clock_step('prune', now());
     CREATE ROLE monitor LOGIN IN ROLE pg_monitor});
 $node->poll_query_until('postgres', 'SELECT ring_used = 0 AND published > 0 FROM rebate.stat_delivery') or die 'nothing is published';
 
@@ -90,6 +91,15 @@ sub of_table { my ($column, $table) = @_; return $node->safe_psql('postgres', "S
 sub of_engine { my ($name) = @_; return $engine =~ /"$name" : ([\d.]+)/ ? $1 : undef; }
 cmp_ok(of_engine('entries'), '==', $node->safe_psql('postgres', 'SELECT count(*) FROM rebate.entries'), 'what SQL says');
 
+# A figure in seconds of one in milliseconds
+sub is_seconds
+{
+    my ($seconds, $milliseconds, $what) = @_;
+    cmp_ok($milliseconds, '>', 0, "$what: there is time");
+    cmp_ok(abs($seconds - $milliseconds / 1000), '<', 1e-6, "$what in seconds");
+    return;
+}
+
 # Both exporters: the same figures under their names
 sub compare
 {
@@ -106,9 +116,10 @@ sub compare
     cmp_ok($m->{ $gauge->('table', 'idle_seconds', 'public.orders') }, '>', 0, 'table, idle');
     cmp_ok($m->{ $gauge->('table', 'idle_seconds', 'public.orders') }, '<=',
         $node->safe_psql('postgres', q{SELECT extract(epoch FROM clock_timestamp() - last_order_at) FROM rebate.stat_tables WHERE source = 'public.orders'}), 'in seconds');
-    cmp_ok($m->{ $counter->('engine', 'post_seconds') }, '>', 0, 'engine, times');
+    is_seconds($m->{ $counter->('engine', "${_}_seconds") }, of_engine("${_}_time"), "engine, time to $_") foreach qw(collect decide post);
     is($m->{ $gauge->('delivery', 'worker', 'worker') }, 1, 'delivery, worker');
     is($m->{ $counter->('delivery', 'published', 'worker') }, $node->safe_psql('postgres', 'SELECT published FROM rebate.stat_delivery'), 'delivery, published');
+    is_seconds($m->{ $gauge->('delivery', 'lag_seconds', 'worker') }, $node->safe_psql('postgres', 'SELECT lag FROM rebate.stat_delivery'), 'delivery, lag');
     is($m->{ $gauge->('backlog', 'waiting', 'failure', 'public.orders') }, 2, 'backlog, failures');
     is($m->{ $gauge->('backlog', 'waiting', 'mature', '') }, 9, 'backlog, due');
     my $age = $m->{ $gauge->('backlog', 'age_seconds', 'mature', '') };
@@ -118,13 +129,15 @@ sub compare
     is($m->{ $gauge->('backlog', 'age_seconds', 'deferred', 'public.orders') }, 0, 'of what does not wait');
     is($m->{ $counter->('job', 'finished_runs', 'fold') }, 1, 'jobs');
     is($m->{ $counter->('job', 'finished_runs', 'mature') }, 0, 'also those that never ran');
+    is($m->{ $gauge->('job', 'broken', 'prune') }, 1, 'one whose session ended in the middle');
+    is($m->{ $gauge->('job', 'broken', 'fold') }, 0, 'and one whose did not');
     return;
 }
 
 SKIP:
 {
     my $exporter = program('prometheus-postgres-exporter');
-    skip 'prometheus-postgres-exporter is not installed', 41 unless $exporter;
+    skip 'prometheus-postgres-exporter is not installed', 50 unless $exporter;
     my $port = PostgreSQL::Test::Cluster::get_free_port();
     my $page = serve($port, qr/^rebate_job_done_total/m,
         { DATA_SOURCE_NAME => 'host=' . $node->host . ' port=' . $node->port . ' dbname=postgres user=monitor sslmode=disable' },
@@ -146,7 +159,7 @@ SKIP:
 SKIP:
 {
     my $exporter = program('prometheus-sql-exporter');
-    skip 'prometheus-sql-exporter is not installed', 39 unless $exporter;
+    skip 'prometheus-sql-exporter is not installed', 48 unless $exporter;
     my $port = PostgreSQL::Test::Cluster::get_free_port();
     my $config = slurp_file('monitoring/sql_exporter.yml');
     my ($host, $db_port) = ($node->host, $node->port);
