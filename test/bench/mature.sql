@@ -1,4 +1,4 @@
--- A rule with a hold, and three sets of :due orders (twice as many in the last) whose rebates are due: made long before
+-- A rule with a hold, and three sets of :due orders (four times as many in the last) whose rebates are due: made long before
 -- orders of the bench, each member's all over the time of the set.
 CREATE EXTENSION rebate;
 SELECT rebate.attach('orders', member => 'customer_id', amount => 'amount', currency => 'EUR', order_time => 'created_at',
@@ -12,5 +12,5 @@ INSERT INTO orders (customer_id, merchant_id, amount, created_at)
 	FROM generate_series(1, :due) g;
 INSERT INTO orders (customer_id, merchant_id, amount, created_at)
 	SELECT g::bigint * 7919 % :members + 1, 1, 100, '2025-06-01'::timestamptz + g * interval '1 second'
-	FROM generate_series(1, 2 * :due) g;
+	FROM generate_series(1, 4 * :due) g;
 CHECKPOINT;

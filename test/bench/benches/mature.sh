@@ -96,7 +96,7 @@ bench_measure() {
 	metric_vs p99_ratio_1_worker worker off p99
 	note "rows per second meanwhile: $(median_of on rows 0); in batches of 0.25 ms $(median_of short rows 0); with a worker $(median_of worker rows 0)"
 	query rebate "CALL rebate.mature('2026-01-01')"
-	found=$(query rebate "SELECT sum(available) = 4 * $due * 5 AND (SELECT count(*) FROM rebate_data.waiting WHERE due < now()) = 0
+	found=$(query rebate "SELECT sum(available) = 6 * $due * 5 AND (SELECT count(*) FROM rebate_data.waiting WHERE due < now()) = 0
 		FROM rebate.balances")
 	[ "$found" = t ] || rb_die "mature: not all that was due is available"
 }
