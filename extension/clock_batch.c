@@ -8,6 +8,11 @@
  * needs to write down its work comes on top, and is about as much again; that,
  * and not to begin what will not be ended, is why the next batch is made as
  * large as this one says.
+ *
+ * While others write, orders among them, a batch has a part of its time only:
+ * an order that begins on the clock's processor waits for the batch to end,
+ * whoever's order it is.  That others write is told by the transaction ids that
+ * are gone beside the one of each batch; a worker that helps is one of them.
  */
 #include "rebate.h"
 
@@ -26,15 +31,19 @@
  */
 #define BATCH_PAUSE	1
 
+/* What part of its time a batch has while others write, and for so long after they did, in microseconds */
+#define SHORTER			4
+#define STAYS_SHORTER	1000000
+
 double		rebate_clock_batch_time = 1;
 
 static int64
-held_usecs(const ClockBatch *batch)
+usecs_since(instr_time since)
 {
 	instr_time	now;
 
 	INSTR_TIME_SET_CURRENT(now);
-	INSTR_TIME_SUBTRACT(now, batch->since);
+	INSTR_TIME_SUBTRACT(now, since);
 	return (int64) INSTR_TIME_GET_MICROSEC(now);
 }
 
@@ -44,6 +53,8 @@ clock_batch_init(ClockBatch *batch, int rows, int most)
 	batch->rows = rows;
 	batch->most = most;
 	batch->holding = false;
+	batch->next_xid = InvalidFullTransactionId;
+	batch->others_write = false;
 }
 
 /* To be called before each lock: the time of the batch begins with the first. */
@@ -57,16 +68,34 @@ clock_batch_locks(ClockBatch *batch)
 }
 
 static int64
-limit_usecs(void)
+limit_usecs(const ClockBatch *batch)
 {
-	return (int64) (rebate_clock_batch_time * 1000);
+	return (int64) (rebate_clock_batch_time * 1000) / (batch->others_write ? SHORTER : 1);
+}
+
+/* Learn whether others have begun to write since the batch before. */
+static void
+look_for_others(ClockBatch *batch)
+{
+	FullTransactionId next = ReadNextFullTransactionId();
+
+	/* one is the batch's own */
+	if (FullTransactionIdIsValid(batch->next_xid) &&
+		U64FromFullTransactionId(next) > U64FromFullTransactionId(batch->next_xid) + 1)
+	{
+		batch->others_write = true;
+		INSTR_TIME_SET_CURRENT(batch->others_wrote);
+	}
+	else if (batch->others_write && usecs_since(batch->others_wrote) > STAYS_SHORTER)
+		batch->others_write = false;
+	batch->next_xid = next;
 }
 
 /* Must the batch end after the row that it has just done? */
 bool
 clock_batch_is_over(const ClockBatch *batch)
 {
-	return batch->holding && held_usecs(batch) >= limit_usecs();
+	return batch->holding && usecs_since(batch->since) >= limit_usecs(batch);
 }
 
 /*
@@ -77,10 +106,13 @@ clock_batch_is_over(const ClockBatch *batch)
 void
 clock_batch_end(ClockBatch *batch, int rows)
 {
-	int64		limit = limit_usecs();
-	int64		held = batch->holding ? held_usecs(batch) : 0;
-	int64		fits = rows * limit / Max(held, 1);
+	int64		held = batch->holding ? usecs_since(batch->since) : 0;
+	int64		limit;
+	int64		fits;
 
+	look_for_others(batch);
+	limit = limit_usecs(batch);
+	fits = rows * limit / Max(held, 1);
 	batch->holding = false;
 	if (held > limit)
 		batch->rows = Max(Min(MIN_ROWS, batch->most), (int) Min(rows, fits));

@@ -6,6 +6,7 @@
 #define REBATE_CLOCK_BATCH_H
 
 #include "rebate.h"
+#include "access/transam.h"
 #include "portability/instr_time.h"
 
 /* What a run knows of its batches; lives as long as the run */
@@ -15,6 +16,9 @@ typedef struct ClockBatch
 	int			most;			/* and never more than these */
 	bool		holding;		/* locks that others may wait for, since: */
 	instr_time	since;
+	FullTransactionId next_xid; /* the next one at the end of the last batch; invalid before */
+	bool		others_write;	/* or did just now: */
+	instr_time	others_wrote;
 } ClockBatch;
 
 /* GUC rebate.clock_batch_time: milliseconds */

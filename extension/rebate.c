@@ -174,7 +174,7 @@ _PG_init(void)
 							 PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomRealVariable("rebate.clock_batch_time",
 							 "How long a batch of the clock holds the accounts that it moves money of, before it ends.",
-							 "0: a batch ends after its first row.",
+							 "0: a batch ends after its first row. While others write it has a quarter of the time.",
 							 &rebate_clock_batch_time, 1, 0, 1000,
 							 PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("rebate.clock_workers",

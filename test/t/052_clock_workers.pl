@@ -294,6 +294,25 @@ if (-d '/dev/shm')
     $run->leave;
 }
 
+# --- others write beside a run -------------------------------------------------------------------------------------------
+
+{
+    my $batches = sub {
+        more_due();
+        $orders += $rows;
+        return sql("$call; SELECT batches FROM rebate.jobs");
+    };
+    my $alone = $batches->();
+    my $writer = Wire->connect($node, 'postgres');
+    $writer->query('DO $$ BEGIN LOOP PERFORM txid_current(); COMMIT; PERFORM pg_sleep(0.0005); END LOOP; END $$')->_send;
+    wait_until(q{SELECT count(*) = 1 FROM pg_stat_activity WHERE query ~ '^DO .*txid_current' AND state = 'active'});
+    cmp_ok($batches->(), '>', 1.5 * $alone, 'batches are shorter while others write');
+    sql(q{SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query ~ '^DO .*txid_current'});
+    $writer->receive;
+    $writer->leave;
+    check_ledger('with short batches');
+}
+
 # --- the extension goes ------------------------------------------------------------------------------------------------
 
 {
