@@ -11,8 +11,10 @@
  *
  * While others write, orders among them, a batch has a part of its time only:
  * an order that begins on the clock's processor waits for the batch to end,
- * whoever's order it is.  That others write is told by the transaction ids that
- * are gone beside the one of each batch; a worker that helps is one of them.
+ * whosever it is.  That others write is told by the transaction ids that are
+ * gone beside the one of each batch.  So a worker that helps is one of them, and
+ * so is the one that delivers, whose notifications take an id, while anybody
+ * listens.
  */
 #include "rebate.h"
 
